@@ -1,0 +1,105 @@
+"""What plugins implement. A plugin's hooks (:mod:`stoker.hookspecs`) return objects of these shapes.
+
+All of them are called on the event loop and must return at once: no I/O, no sleeping, no locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from stoker.model import (
+    Candidate,
+    EngineLoad,
+    EngineSpec,
+    EnvironmentSpec,
+    Gpu,
+    LaunchPlan,
+    Placement,
+    Refusal,
+    RouteRequest,
+)
+
+
+@runtime_checkable
+class EngineRuntime(Protocol):
+    """Knows one engine family: how it is started, how it is asked whether it lives, and what it serves."""
+
+    @property
+    def name(self) -> str:
+        """What ``runtime = "…"`` says in a spec. Lower case, stable."""
+        ...
+
+    @property
+    def environment(self) -> EnvironmentSpec | None:
+        """What ``stoker runtime install NAME`` installs; None where the runtime needs nothing of ours."""
+        ...
+
+    def check(self, spec: EngineSpec) -> Sequence[str]:
+        """Everything in ``spec`` this runtime can't work with, one sentence each; empty when it can."""
+        ...
+
+    def plan(self, spec: EngineSpec, placement: Placement, port: int) -> LaunchPlan:
+        """The command that starts ``spec`` on ``port``. ``placement.python`` is the environment's interpreter.
+
+        Raises :class:`stoker.errors.LaunchError` (or the permanent kind) with a remedy when there is none.
+        """
+        ...
+
+    def paths(self, spec: EngineSpec) -> frozenset[str]:
+        """The request paths an engine of this spec answers, such as ``/v1/chat/completions``."""
+        ...
+
+    def estimate_memory(self, spec: EngineSpec) -> int | None:
+        """Bytes of GPU memory the engine will want, or None where the runtime can't tell."""
+        ...
+
+    def scrape(self, text: str) -> EngineLoad:
+        """Read the engine's own metrics page. Unknown text gives an empty load, never an error."""
+        ...
+
+
+@runtime_checkable
+class RoutingPolicy(Protocol):
+    """Chooses among the READY engines of a model for one request."""
+
+    @property
+    def name(self) -> str:
+        """What ``policy = "…"`` says in the configuration."""
+        ...
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What of the request it must see besides model and path: any of ``headers``, ``body``."""
+        ...
+
+    def choose(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> Candidate:
+        """One of ``candidates``, which is never empty. ``now`` is seconds of a monotonic clock."""
+        ...
+
+    def opened(self, request: RouteRequest, candidate: Candidate) -> None:
+        """A lease on ``candidate`` was opened for ``request``."""
+        ...
+
+    def closed(self, request: RouteRequest, candidate: Candidate) -> None:
+        """That lease was closed. Called exactly once for each ``opened``."""
+        ...
+
+
+@runtime_checkable
+class GpuScheduler(Protocol):
+    """Chooses GPUs for an engine that is about to start."""
+
+    @property
+    def name(self) -> str:
+        """What ``scheduler = "…"`` says in the configuration."""
+        ...
+
+    def place(
+        self, spec: EngineSpec, gpus: Sequence[Gpu], reservations: Mapping[str, Sequence[str]]
+    ) -> Placement | Refusal:
+        """GPUs for ``spec`` (their UUIDs in a Placement), or a Refusal that says what is missing.
+
+        ``reservations`` maps the UUID of a GPU to the ids of the engines that hold it.
+        """
+        ...

@@ -1,0 +1,45 @@
+"""What the core wants done. The dispatcher executes them; none of them may call back into it synchronously."""
+
+from __future__ import annotations
+
+import attrs
+
+from stoker.model import EngineSpec, Origin
+
+
+@attrs.frozen
+class Launch:
+    """Start the task that plans, spawns, probes and at last stops this incarnation."""
+
+    engine_id: str
+    incarnation: int
+    spec: EngineSpec
+    origin: Origin
+
+
+@attrs.frozen
+class AwaitIdle:
+    """Say :class:`~stoker.core.events.EngineIdle` as soon as the engine has no open lease."""
+
+    engine_id: str
+    incarnation: int
+
+
+@attrs.frozen
+class StopProcess:
+    """Stop what is left of this incarnation, verified. Said again with a shorter grace, it hurries."""
+
+    engine_id: str
+    incarnation: int
+    grace_seconds: float
+
+
+@attrs.frozen
+class ProbeNow:
+    """Don't wait for the next probe's turn."""
+
+    engine_id: str
+    incarnation: int
+
+
+Command = Launch | AwaitIdle | StopProcess | ProbeNow

@@ -1,0 +1,84 @@
+"""What the fleet is made of: frozen records, replaced and never changed."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import attrs
+
+from stoker.core.events import AfterStop, Endpoint
+from stoker.model import EngineSpec, EngineState, Origin
+
+
+class Phase(enum.Enum):
+    """How far the task of the current incarnation is. Only with NONE is it certain that nothing of it is left."""
+
+    NONE = "none"
+    LAUNCHING = "launching"
+    ALIVE = "alive"
+    STOPPING = "stopping"
+
+
+@attrs.frozen(kw_only=True)
+class Engine:
+    """One engine and everything that is known of it. Times are monotonic seconds."""
+
+    engine_id: str
+    spec: EngineSpec
+    origin: Origin
+    state: EngineState
+    created_at: float
+    incarnation: int = 1
+    phase: Phase = Phase.LAUNCHING
+    reason: str = ""
+    ready_at: float | None = None
+    last_heartbeat: float | None = None
+    consecutive_failures: int = 0
+    restarts: int = 0
+    attempts: int = 0
+    startup_deadline: float | None = None
+    restart_at: float | None = None
+    drain_deadline: float | None = None
+    grace_seconds: float = 0.0
+    after_stop: AfterStop = AfterStop.STAY
+    next_spec: EngineSpec | None = None
+    endpoint: Endpoint = attrs.field(factory=Endpoint)
+    last_error: str | None = None
+    last_exit: str | None = None
+
+    @property
+    def accepting(self) -> bool:
+        """Whether requests may be sent to it."""
+        return self.state is EngineState.READY
+
+    @property
+    def expected(self) -> bool:
+        """Whether it may take requests soon without anybody's doing: it starts, or is due to be restarted."""
+        if self.state is EngineState.STARTING:
+            return True
+        if self.state is EngineState.ERROR:
+            return self.restart_at is not None
+        return self.state is EngineState.DRAINING and self.after_stop is AfterStop.START
+
+
+@attrs.frozen
+class Fleet:
+    """All engines, in the order they came. ``seed`` is the chance that the backoffs draw from."""
+
+    engines: Mapping[str, Engine] = MappingProxyType({})
+    seed: bytes = b"stoker"
+
+    def get(self, engine_id: str) -> Engine | None:
+        """The engine of that id, or None."""
+        return self.engines.get(engine_id)
+
+    def having(self, engine: Engine) -> Fleet:
+        """This fleet with ``engine`` in its place; a new one comes last."""
+        return attrs.evolve(self, engines=MappingProxyType({**self.engines, engine.engine_id: engine}))
+
+    def without(self, engine_id: str) -> Fleet:
+        """This fleet without that engine."""
+        rest = {key: engine for key, engine in self.engines.items() if key != engine_id}
+        return attrs.evolve(self, engines=MappingProxyType(rest))

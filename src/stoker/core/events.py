@@ -1,0 +1,163 @@
+"""What can happen to the fleet. An event names the incarnation it speaks of; those of a dead one are dropped."""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+from stoker.model import EngineSpec, ExitStatus, Origin
+
+
+class AfterStop(enum.Enum):
+    """What becomes of an engine once it is STOPPED."""
+
+    STAY = "stay"
+    START = "start"
+    FORGET = "forget"
+
+
+@attrs.frozen(kw_only=True)
+class Endpoint:
+    """Where an incarnation can be found. All empty while there is none."""
+
+    base_url: str | None = None
+    host: str | None = None
+    port: int | None = None
+    pid: int | None = None
+    gpus: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class StartRequested:
+    """Somebody wants this engine: a new one, or one that is STOPPED or in ERROR.."""
+
+    engine_id: str
+    spec: EngineSpec
+    origin: Origin = Origin.MANAGED
+
+
+@attrs.frozen
+class StopRequested:
+    """Somebody wants this engine gone. On a DRAINING engine it can only shorten what is under way.
+
+    ``drain_timeout_seconds`` 0 means "don't wait for its requests"; ``grace_seconds`` is the time between SIGTERM and
+    SIGKILL. ``next_spec`` replaces the spec for the start that ``after`` asks for.
+    """
+
+    engine_id: str
+    drain_timeout_seconds: float
+    grace_seconds: float
+    after: AfterStop = AfterStop.STAY
+    next_spec: EngineSpec | None = None
+
+
+@attrs.frozen
+class SpecUpdated:
+    """The spec changed in a way that needs no restart (other names, another limit)."""
+
+    engine_id: str
+    spec: EngineSpec
+
+
+@attrs.frozen
+class Launched:
+    """The process runs (or, for a URL, its watching began) and will answer at ``endpoint``."""
+
+    engine_id: str
+    incarnation: int
+    endpoint: Endpoint
+
+
+@attrs.frozen
+class LaunchFailed:
+    """There is no process: it could not be planned, placed or spawned. Not retried unless ``retryable``."""
+
+    engine_id: str
+    incarnation: int
+    error: str
+    retryable: bool = True
+
+
+@attrs.frozen
+class ProbeSucceeded:
+    """The engine answered its probe."""
+
+    engine_id: str
+    incarnation: int
+
+
+@attrs.frozen
+class ProbeFailed:
+    """The engine did not answer its probe, and is not excused by being busy (:mod:`stoker.core.liveness`)."""
+
+    engine_id: str
+    incarnation: int
+    error: str
+
+
+@attrs.frozen
+class EngineStalled:
+    """The engine holds requests, makes no progress, and did not answer a one-token request either: it is dead."""
+
+    engine_id: str
+    incarnation: int
+    error: str
+
+
+@attrs.frozen
+class ProcessExited:
+    """The engine's main process ended, seen at once through its pidfd. ``log_excerpt`` is what it said last."""
+
+    engine_id: str
+    incarnation: int
+    status: ExitStatus
+    log_excerpt: str = ""
+
+
+@attrs.frozen
+class ProcessStopped:
+    """Every process of the incarnation is gone (verified), or ``note`` says what could not be verified."""
+
+    engine_id: str
+    incarnation: int
+    note: str = ""
+
+
+@attrs.frozen
+class EngineIdle:
+    """The last lease on a draining engine was closed."""
+
+    engine_id: str
+    incarnation: int
+
+
+@attrs.frozen
+class EngineSuspected:
+    """The data plane saw a connection to the engine fail: look at it now, not at the next probe."""
+
+    engine_id: str
+    incarnation: int
+    error: str
+
+
+@attrs.frozen
+class TimePassed:
+    """A deadline in the fleet may have come: see :func:`stoker.core.fleet.next_deadline`."""
+
+
+Event = (
+    StartRequested
+    | StopRequested
+    | SpecUpdated
+    | Launched
+    | LaunchFailed
+    | ProbeSucceeded
+    | ProbeFailed
+    | EngineStalled
+    | ProcessExited
+    | ProcessStopped
+    | EngineIdle
+    | EngineSuspected
+    | TimePassed
+)

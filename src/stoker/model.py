@@ -1,0 +1,277 @@
+"""The records everything else talks about. Frozen; no behaviour beyond derived values.
+
+Times inside the program are seconds of a monotonic clock; :class:`EngineInfo` and :class:`RequestRecord`, which leave
+it, carry seconds since the Unix epoch. Memory is in bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import attrs
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class EngineState(enum.StrEnum):
+    """The five public states of an engine. Detail stands beside the state, never in a sixth."""
+
+    STARTING = "STARTING"
+    READY = "READY"
+    DRAINING = "DRAINING"
+    STOPPED = "STOPPED"
+    ERROR = "ERROR"
+
+
+class Origin(enum.StrEnum):
+    """Where an engine came from, and so what Stoker may do to it."""
+
+    MANAGED = "managed"  # a process tree that Stoker started and will stop
+    REGISTERED = "registered"  # a URL that somebody named; Stoker only watches it
+
+
+@attrs.frozen(kw_only=True)
+class EngineSpec:
+    """What an engine should be. The same names are used in ``stoker.toml``, over HTTP and here.
+
+    ``model`` is what the engine loads (a name, a path or a URL's model name); ``names`` are what clients may call it
+    besides. ``args`` go to the engine as argv, never through a shell. ``gpus`` is a count; a scheduler chooses which.
+    All durations are seconds.
+    """
+
+    model: str
+    runtime: str = "vllm"
+    names: tuple[str, ...] = ()
+    kind: str = "llm"
+    label: str | None = None
+    replicas: int = 1
+    gpus: int = 0
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = NOTHING
+    cwd: str | None = None
+    command: tuple[str, ...] = ()
+    port: int | None = None
+    url: str | None = None
+    api_key_env: str | None = None
+    max_concurrency: int | None = None
+    required_memory_bytes: int | None = None
+    tensor_parallel_size: int | None = None
+    pipeline_parallel_size: int | None = None
+    metadata: Mapping[str, Any] = NOTHING
+    health_path: str | None = None
+    startup_timeout_seconds: float = 900.0
+    drain_timeout_seconds: float = 30.0
+    stop_grace_seconds: float = 10.0
+    stall_seconds: float = 120.0
+    probe_interval_seconds: float = 2.0
+    probe_timeout_seconds: float = 5.0
+    probe_failures: int = 3
+    restart_limit: int = 5
+    restart_base_seconds: float = 1.0
+    restart_cap_seconds: float = 60.0
+    healthy_seconds: float = 60.0
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """Every name a client may send for this model: ``model`` first, then the aliases, each once."""
+        return tuple(dict.fromkeys((self.model, *self.names)))
+
+
+@attrs.frozen(kw_only=True)
+class Placement:
+    """Where an engine will run: which GPUs (by UUID) a scheduler gave it, and which environment's Python."""
+
+    gpus: tuple[str, ...] = ()
+    host: str = "127.0.0.1"
+    python: Path | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Refusal:
+    """A scheduler's "no", with the reason a user needs: what was wanted, what is free, who holds it."""
+
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class TokenProbe:
+    """The smallest real request of an engine family: proves that it still computes, not only that it listens."""
+
+    path: str
+    body: Mapping[str, Any]
+
+
+@attrs.frozen(kw_only=True)
+class LaunchPlan:
+    """How to start one engine and how to know that it lives.
+
+    ``argv`` is empty for an engine that is only a URL. ``env`` is laid over Stoker's own environment. ``health_path``
+    answers 200 when, and only when, the engine can take requests. ``metrics_path`` is given where the runtime's
+    ``scrape`` can read what stands there.
+    """
+
+    argv: tuple[str, ...] = ()
+    env: Mapping[str, str] = NOTHING
+    cwd: str | None = None
+    base_url: str
+    health_path: str = "/health"
+    metrics_path: str | None = None
+    token_probe: TokenProbe | None = None
+
+
+@attrs.frozen(kw_only=True)
+class EngineLoad:
+    """What an engine's own metrics say. ``progress`` is any number that moves while the engine computes."""
+
+    running: float = 0.0
+    waiting: float = 0.0
+    kv_cache_used: float | None = None
+    progress: float = 0.0
+
+
+@attrs.frozen(kw_only=True)
+class EnvironmentSpec:
+    """What a runtime needs installed beside it, in a virtual environment of its own.
+
+    ``requirements`` are pip requirements with their dependencies, ``bare_requirements`` without (``--no-deps``, for
+    packages that only carry weights), ``remove`` are packages to take out again afterwards. ``files`` are written into
+    the environment's ``share/stoker`` folder; ``prepare`` is a command run last, in which ``{python}`` and ``{share}``
+    are replaced.
+    """
+
+    requirements: tuple[str, ...]
+    bare_requirements: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+    files: Mapping[str, str] = NOTHING
+    prepare: tuple[str, ...] = ()
+    summary: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Backend:
+    """One engine as the data plane sees it: where it is, what it serves, and whether it takes requests.
+
+    ``accepting`` is true for a READY engine. ``expected`` is true for one that may soon be: starting, or due to be
+    restarted; requests wait for it. ``api_key`` is sent to the engine and never shown.
+    """
+
+    engine_id: str
+    incarnation: int
+    base_url: str
+    model: str
+    names: tuple[str, ...]
+    kind: str
+    runtime: str
+    paths: frozenset[str]
+    max_concurrency: int | None = None
+    api_key: str | None = attrs.field(default=None, repr=False)
+    accepting: bool = False
+    expected: bool = False
+    detail: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Activity:
+    """What the data plane knows of an engine: its open leases, and when a byte last came from it (monotonic)."""
+
+    active_requests: int = 0
+    progress_at: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class RouteRequest:
+    """What a routing policy may look at: never the connection, and the body only where the policy asked for it."""
+
+    request_id: str
+    model: str
+    path: str
+    headers: Mapping[str, str] = NOTHING
+    body: bytes = b""
+
+
+@attrs.frozen(kw_only=True)
+class Candidate:
+    """A READY engine a request may go to, with its load at this moment."""
+
+    engine_id: str
+    in_flight: int
+    max_concurrency: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ExitStatus:
+    """How a process ended: an exit code, or the signal that killed it. Never trust code 0: engines crash with it."""
+
+    code: int | None = None
+    signal: int | None = None
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            return f"killed by signal {self.signal}"
+        return f"exit code {self.code}"
+
+
+@attrs.frozen(kw_only=True)
+class GpuProcess:
+    """A process that holds memory of a GPU."""
+
+    pid: int
+    memory_used: int | None = None
+    engine_id: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Gpu:
+    """One GPU as NVML describes it. Memory in bytes, utilisation in percent, temperature in °C."""
+
+    index: int
+    uuid: str
+    name: str
+    memory_total: int
+    memory_used: int
+    utilisation: int | None = None
+    temperature: int | None = None
+    processes: tuple[GpuProcess, ...] = ()
+    engines: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class GpuReport:
+    """The GPUs of this machine, or an empty list and the reason why there are none to see."""
+
+    gpus: tuple[Gpu, ...] = ()
+    reason: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class EngineInfo:
+    """An engine as the management interface shows it. Times are seconds since the Unix epoch."""
+
+    engine_id: str
+    model: str
+    names: tuple[str, ...]
+    runtime: str
+    kind: str
+    origin: Origin
+    state: EngineState
+    reason: str
+    host: str | None
+    port: int | None
+    base_url: str | None
+    pid: int | None
+    gpus: tuple[str, ...]
+    created_at: float
+    ready_at: float | None
+    last_heartbeat: float | None
+    consecutive_failures: int
+    restarts: int
+    restart_at: float | None
+    active_requests: int
+    max_concurrency: int | None
+    last_error: str | None
+    last_exit: str | None
+    metadata: Mapping[str, Any]

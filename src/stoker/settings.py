@@ -1,0 +1,49 @@
+"""What ``stoker.toml`` configures, as records. :mod:`stoker.config` reads the file into them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from stoker.model import NOTHING, EngineSpec
+
+MIB = 1024 * 1024
+
+
+@attrs.frozen(kw_only=True)
+class GatewaySettings:
+    """The ``[gateway]`` table.
+
+    ``listen`` is ``host:port`` (port 0: any free one). ``queue_size`` requests may wait at once, each for
+    ``queue_seconds``, for an engine that is busy or starting. Retries may be up to ``retry_ratio`` of the requests of
+    the last while. ``allowed_hosts`` are names besides loopback that a ``Host`` header may carry.
+    """
+
+    listen: str = "127.0.0.1:8000"
+    policy: str = "least-load"
+    max_body_bytes: int = 64 * MIB
+    queue_size: int = 1024
+    queue_seconds: float = 60.0
+    connect_timeout_seconds: float = 5.0
+    retry_ratio: float = 0.2
+    allowed_hosts: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class RuntimeSettings:
+    """One ``[runtime.NAME]`` table: ``python`` names the interpreter of an environment that exists already."""
+
+    python: Path | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """A whole configuration."""
+
+    gateway: GatewaySettings = attrs.field(factory=GatewaySettings)
+    engines: tuple[EngineSpec, ...] = ()
+    runtimes: Mapping[str, RuntimeSettings] = NOTHING
+    scheduler: str = "pack"
+    log_max_bytes: int = 64 * MIB
