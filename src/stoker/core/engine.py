@@ -30,7 +30,7 @@ class Engine:
     origin: Origin
     state: EngineState
     created_at: float
-    incarnation: int = 1
+    incarnation: int
     phase: Phase = Phase.LAUNCHING
     reason: str = ""
     ready_at: float | None = None
@@ -65,9 +65,14 @@ class Engine:
 
 @attrs.frozen
 class Fleet:
-    """All engines, in the order they came. ``seed`` is the chance that the backoffs draw from."""
+    """All engines, in the order they came.
+
+    ``launches`` is the highest incarnation ever given. It counts over the whole fleet, so that an engine that takes the
+    id of a forgotten one can't be mistaken for it. ``seed`` is the chance that the backoffs draw from.
+    """
 
     engines: Mapping[str, Engine] = MappingProxyType({})
+    launches: int = 0
     seed: bytes = b"stoker"
 
     def get(self, engine_id: str) -> Engine | None:
@@ -76,7 +81,8 @@ class Fleet:
 
     def having(self, engine: Engine) -> Fleet:
         """This fleet with ``engine`` in its place; a new one comes last."""
-        return attrs.evolve(self, engines=MappingProxyType({**self.engines, engine.engine_id: engine}))
+        engines = MappingProxyType({**self.engines, engine.engine_id: engine})
+        return attrs.evolve(self, engines=engines, launches=max(self.launches, engine.incarnation))
 
     def without(self, engine_id: str) -> Fleet:
         """This fleet without that engine."""

@@ -34,19 +34,19 @@ def step(fleet: Fleet, event: e.Event, now: float) -> tuple[Fleet, Commands]:
         return _time_passed(fleet, now)
     engine = fleet.get(event.engine_id)
     if isinstance(event, e.StartRequested):
-        return _put(fleet, event.engine_id, _start(engine, event, now))
+        return _put(fleet, event.engine_id, _start(fleet, engine, event, now))
     if engine is None:
         if isinstance(event, e.StopRequested | e.SpecUpdated):
             raise IllegalTransition(f"{type(event).__name__} for {event.engine_id!r}, which is not in the fleet")
         return fleet, NO_COMMANDS  # the last words of an engine that was forgotten
     if isinstance(event, e.StopRequested):
-        return _put(fleet, engine.engine_id, _stop(engine, event, now))
+        return _put(fleet, engine.engine_id, _stop(fleet, engine, event, now))
     if isinstance(event, e.SpecUpdated):
         return fleet.having(attrs.evolve(engine, spec=event.spec)), NO_COMMANDS
     if event.incarnation != engine.incarnation or engine.phase is Phase.NONE:
         return fleet, NO_COMMANDS  # of a dead incarnation
     handler = _HANDLERS[type(event)]
-    return _put(fleet, engine.engine_id, handler(engine, event, now, fleet.seed))
+    return _put(fleet, engine.engine_id, handler(fleet, engine, event, now))
 
 
 def next_deadline(fleet: Fleet) -> float | None:
@@ -72,11 +72,11 @@ def _time_passed(fleet: Fleet, now: float) -> tuple[Fleet, Commands]:
             continue
         if engine.state is S.STARTING:
             error = f"not ready {engine.spec.startup_timeout_seconds:g} s after its start"
-            outcome = _fail(engine, Trigger.START_TIMED_OUT, error, now, fleet.seed)
+            outcome = _fail(fleet, engine, Trigger.START_TIMED_OUT, error, now)
         elif engine.state is S.DRAINING:
             outcome = _stop_process(attrs.evolve(engine, reason="stopping: the drain time is over"))
         else:
-            outcome = _launch(engine, Trigger.RESTART_DUE, now, attempts=engine.attempts)
+            outcome = _launch(fleet, engine, Trigger.RESTART_DUE, now, attempts=engine.attempts)
         fleet, more = _put(fleet, engine.engine_id, outcome)
         commands.extend(more)
     return fleet, tuple(commands)
@@ -90,7 +90,7 @@ def _put(fleet: Fleet, engine_id: str, outcome: Outcome) -> tuple[Fleet, Command
 # Starting
 
 
-def _start(engine: Engine | None, event: e.StartRequested, now: float) -> Outcome:
+def _start(fleet: Fleet, engine: Engine | None, event: e.StartRequested, now: float) -> Outcome:
     if engine is None:
         registered = event.origin is Origin.REGISTERED
         trigger = Trigger.REGISTERED if registered else Trigger.START_REQUESTED
@@ -100,6 +100,7 @@ def _start(engine: Engine | None, event: e.StartRequested, now: float) -> Outcom
             origin=event.origin,
             state=next_state(None, trigger),
             created_at=now,
+            incarnation=fleet.launches + 1,
             reason="starting",
             startup_deadline=None if registered else now + event.spec.startup_timeout_seconds,
         )
@@ -107,19 +108,19 @@ def _start(engine: Engine | None, event: e.StartRequested, now: float) -> Outcom
     next_state(engine.state, Trigger.START_REQUESTED)
     engine = attrs.evolve(engine, spec=event.spec)
     if engine.phase is Phase.NONE:
-        return _launch(engine, Trigger.START_REQUESTED, now, attempts=0)
+        return _launch(fleet, engine, Trigger.START_REQUESTED, now, attempts=0)
     if engine.origin is Origin.REGISTERED:  # it is being watched already
         return engine, (c.ProbeNow(engine.engine_id, engine.incarnation),)
     # What is left of the old incarnation goes first; the restart is then due at once.
     return attrs.evolve(engine, attempts=0, restart_at=now, reason="starts again when its old processes are gone"), ()
 
 
-def _launch(engine: Engine, trigger: Trigger, now: float, *, attempts: int) -> Outcome:
+def _launch(fleet: Fleet, engine: Engine, trigger: Trigger, now: float, *, attempts: int) -> Outcome:
     registered = engine.origin is Origin.REGISTERED
     engine = attrs.evolve(
         engine,
         state=next_state(engine.state, trigger),
-        incarnation=engine.incarnation + 1,
+        incarnation=fleet.launches + 1,
         phase=Phase.LAUNCHING,
         reason="restarting" if trigger is Trigger.RESTART_DUE else "starting",
         attempts=attempts,
@@ -136,24 +137,24 @@ def _launch(engine: Engine, trigger: Trigger, now: float, *, attempts: int) -> O
     return engine, (c.Launch(engine.engine_id, engine.incarnation, engine.spec, engine.origin),)
 
 
-def _launched(engine: Engine, event: e.Launched, _now: float, _seed: bytes) -> Outcome:
+def _launched(_fleet: Fleet, engine: Engine, event: e.Launched, _now: float) -> Outcome:
     phase = Phase.ALIVE if engine.phase is Phase.LAUNCHING else engine.phase  # a stop may have come first
     return attrs.evolve(engine, phase=phase, endpoint=event.endpoint), NO_COMMANDS
 
 
-def _launch_failed(engine: Engine, event: e.LaunchFailed, now: float, seed: bytes) -> Outcome:
+def _launch_failed(fleet: Fleet, engine: Engine, event: e.LaunchFailed, now: float) -> Outcome:
     gone = attrs.evolve(engine, phase=Phase.NONE, last_error=event.error)
     if engine.state is S.STARTING:
-        return _fail(gone, Trigger.LAUNCH_FAILED, event.error, now, seed, retryable=event.retryable)
+        return _fail(fleet, gone, Trigger.LAUNCH_FAILED, event.error, now, retryable=event.retryable)
     if engine.state is S.ERROR:  # its start-up time ran out while it was being planned
         return gone, NO_COMMANDS
-    return _stopped(gone, now, "")
+    return _stopped(fleet, gone, now, "")
 
 
 # Failing and recovering
 
 
-def _fail(engine: Engine, trigger: Trigger, error: str, now: float, seed: bytes, *, retryable: bool = True) -> Outcome:
+def _fail(fleet: Fleet, engine: Engine, trigger: Trigger, error: str, now: float, *, retryable: bool = True) -> Outcome:
     """To ERROR: stop what is left, and decide whether and when to try again."""
     state = next_state(engine.state, trigger)
     attempts = attempts_so_far(engine.spec, engine.attempts, engine.ready_at, now)
@@ -167,7 +168,9 @@ def _fail(engine: Engine, trigger: Trigger, error: str, now: float, seed: bytes,
         reason = f"given up after {attempts} restart{'s' if attempts != 1 else ''}"
     else:
         attempts += 1
-        restart_at = now + backoff_seconds(engine.spec, attempts, draw(seed, engine.engine_id, engine.incarnation))
+        restart_at = now + backoff_seconds(
+            engine.spec, attempts, draw(fleet.seed, engine.engine_id, engine.incarnation)
+        )
         reason = f"restart {attempts} of {limit} follows"
     engine = attrs.evolve(
         engine,
@@ -184,7 +187,7 @@ def _fail(engine: Engine, trigger: Trigger, error: str, now: float, seed: bytes,
     return _stop_process(engine)
 
 
-def _probe_succeeded(engine: Engine, _event: e.ProbeSucceeded, now: float, _seed: bytes) -> Outcome:
+def _probe_succeeded(_fleet: Fleet, engine: Engine, _event: e.ProbeSucceeded, now: float) -> Outcome:
     heard = attrs.evolve(engine, last_heartbeat=now, consecutive_failures=0)
     recovers = engine.state is S.ERROR and engine.origin is Origin.REGISTERED
     if engine.state is S.STARTING or recovers:
@@ -193,27 +196,27 @@ def _probe_succeeded(engine: Engine, _event: e.ProbeSucceeded, now: float, _seed
     return heard, NO_COMMANDS
 
 
-def _probe_failed(engine: Engine, event: e.ProbeFailed, now: float, seed: bytes) -> Outcome:
+def _probe_failed(fleet: Fleet, engine: Engine, event: e.ProbeFailed, now: float) -> Outcome:
     if engine.state is S.STARTING:
         # A managed engine has until its deadline. A URL that does not answer is simply not there (yet).
         waiting = attrs.evolve(engine, consecutive_failures=engine.consecutive_failures + 1)
         if engine.origin is Origin.REGISTERED and waiting.consecutive_failures >= engine.spec.probe_failures:
-            return _fail(waiting, Trigger.START_TIMED_OUT, event.error, now, seed)
+            return _fail(fleet, waiting, Trigger.START_TIMED_OUT, event.error, now)
         return waiting, NO_COMMANDS
     failing = attrs.evolve(engine, consecutive_failures=engine.consecutive_failures + 1, last_error=event.error)
     if engine.state is not S.READY or failing.consecutive_failures < engine.spec.probe_failures:
         return failing, NO_COMMANDS
     error = f"{failing.consecutive_failures} probes in a row failed, the last with: {event.error}"
-    return _fail(failing, Trigger.PROBES_FAILED, error, now, seed)
+    return _fail(fleet, failing, Trigger.PROBES_FAILED, error, now)
 
 
-def _stalled(engine: Engine, event: e.EngineStalled, now: float, seed: bytes) -> Outcome:
+def _stalled(fleet: Fleet, engine: Engine, event: e.EngineStalled, now: float) -> Outcome:
     if engine.state is not S.READY:
         return engine, NO_COMMANDS
-    return _fail(engine, Trigger.PROBES_FAILED, event.error, now, seed)
+    return _fail(fleet, engine, Trigger.PROBES_FAILED, event.error, now)
 
 
-def _process_exited(engine: Engine, event: e.ProcessExited, now: float, seed: bytes) -> Outcome:
+def _process_exited(fleet: Fleet, engine: Engine, event: e.ProcessExited, now: float) -> Outcome:
     engine = attrs.evolve(engine, last_exit=str(event.status))
     if engine.phase is Phase.STOPPING:
         return engine, NO_COMMANDS  # as it was told to
@@ -224,10 +227,10 @@ def _process_exited(engine: Engine, event: e.ProcessExited, now: float, seed: by
     error = f"its process ended {during}: {event.status}"
     if event.log_excerpt:
         error += f"; the end of its log:\n{event.log_excerpt}"
-    return _fail(engine, Trigger.PROCESS_EXITED, error, now, seed)
+    return _fail(fleet, engine, Trigger.PROCESS_EXITED, error, now)
 
 
-def _suspected(engine: Engine, event: e.EngineSuspected, _now: float, _seed: bytes) -> Outcome:
+def _suspected(_fleet: Fleet, engine: Engine, event: e.EngineSuspected, _now: float) -> Outcome:
     if engine.state is not S.READY:
         return engine, NO_COMMANDS
     suspected = attrs.evolve(engine, last_error=event.error)
@@ -237,14 +240,14 @@ def _suspected(engine: Engine, event: e.EngineSuspected, _now: float, _seed: byt
 # Stopping
 
 
-def _stop(engine: Engine, event: e.StopRequested, now: float) -> Outcome:
+def _stop(fleet: Fleet, engine: Engine, event: e.StopRequested, now: float) -> Outcome:
     if engine.state is S.STOPPED:
         next_state(engine.state, Trigger.STOP_REQUESTED)
         if event.after is e.AfterStop.FORGET:
             return None, NO_COMMANDS
         if event.after is e.AfterStop.START:
             spec = event.next_spec or engine.spec
-            return _launch(attrs.evolve(engine, spec=spec), Trigger.START_REQUESTED, now, attempts=0)
+            return _launch(fleet, attrs.evolve(engine, spec=spec), Trigger.START_REQUESTED, now, attempts=0)
         return engine, NO_COMMANDS
     if engine.state is S.DRAINING:
         return _shorten(engine, event, now)
@@ -260,7 +263,7 @@ def _stop(engine: Engine, event: e.StopRequested, now: float) -> Outcome:
         next_spec=event.next_spec,
     )
     if engine.phase is Phase.NONE:
-        return _stopped(engine, now, "")
+        return _stopped(fleet, engine, now, "")
     if engine.phase is Phase.STOPPING:  # it was in ERROR, and is being cleared away
         return engine, (c.StopProcess(engine.engine_id, engine.incarnation, event.grace_seconds),)
     if event.drain_timeout_seconds <= 0:
@@ -286,7 +289,7 @@ def _shorten(engine: Engine, event: e.StopRequested, now: float) -> Outcome:
     return engine, NO_COMMANDS
 
 
-def _idle(engine: Engine, _event: e.EngineIdle, _now: float, _seed: bytes) -> Outcome:
+def _idle(_fleet: Fleet, engine: Engine, _event: e.EngineIdle, _now: float) -> Outcome:
     if engine.state is not S.DRAINING or engine.phase is Phase.STOPPING:
         return engine, NO_COMMANDS
     return _stop_process(attrs.evolve(engine, reason="stopping"))
@@ -297,16 +300,16 @@ def _stop_process(engine: Engine) -> Outcome:
     return stopping, (c.StopProcess(engine.engine_id, engine.incarnation, engine.grace_seconds),)
 
 
-def _process_stopped(engine: Engine, event: e.ProcessStopped, now: float, _seed: bytes) -> Outcome:
+def _process_stopped(fleet: Fleet, engine: Engine, event: e.ProcessStopped, now: float) -> Outcome:
     gone = attrs.evolve(engine, phase=Phase.NONE, endpoint=e.Endpoint())
     if engine.state is S.DRAINING:
-        return _stopped(gone, now, event.note)
+        return _stopped(fleet, gone, now, event.note)
     if engine.state is S.ERROR:
         return gone, NO_COMMANDS
     raise IllegalTransition(f"{engine.engine_id} was stopped while {engine.state}, which nobody asked for")
 
 
-def _stopped(engine: Engine, now: float, note: str) -> Outcome:
+def _stopped(fleet: Fleet, engine: Engine, now: float, note: str) -> Outcome:
     """From DRAINING to STOPPED, and on to what was wanted after it."""
     state = next_state(engine.state, Trigger.STOP_VERIFIED)
     engine = attrs.evolve(engine, state=state, reason=note, drain_deadline=None, ready_at=None, endpoint=e.Endpoint())
@@ -314,11 +317,11 @@ def _stopped(engine: Engine, now: float, note: str) -> Outcome:
         return None, NO_COMMANDS
     if engine.after_stop is e.AfterStop.START:
         engine = attrs.evolve(engine, spec=engine.next_spec or engine.spec)
-        return _launch(engine, Trigger.START_REQUESTED, now, attempts=0)
+        return _launch(fleet, engine, Trigger.START_REQUESTED, now, attempts=0)
     return engine, NO_COMMANDS
 
 
-_Handler = Callable[[Engine, Any, float, bytes], Outcome]
+_Handler = Callable[[Fleet, Engine, Any, float], Outcome]
 _HANDLERS: Mapping[type, _Handler] = MappingProxyType(
     {
         e.Launched: _launched,

@@ -1,0 +1,317 @@
+"""Stories of single engines, told to the step function."""
+
+import attrs
+import pytest
+
+from stoker.core import commands as c
+from stoker.core import events as e
+from stoker.core.engine import Engine, Fleet, Phase
+from stoker.core.fleet import next_deadline, step
+from stoker.errors import IllegalTransition
+from stoker.model import EngineSpec, EngineState, ExitStatus, Origin
+
+SPEC = EngineSpec(model="m", runtime="command", startup_timeout_seconds=100, restart_limit=2)
+HERE = e.Endpoint(base_url="http://127.0.0.1:1", host="127.0.0.1", port=1, pid=42)
+
+
+class Story:
+    """A fleet with one engine ``a``, told events in turn; keeps the commands of the last one."""
+
+    def __init__(self, spec: EngineSpec = SPEC, origin: Origin = Origin.MANAGED) -> None:
+        self.fleet = Fleet()
+        self.now = 0.0
+        self.commands: tuple[c.Command, ...] = ()
+        self.tell(e.StartRequested("a", spec, origin))
+
+    @property
+    def engine(self) -> Engine:
+        engine = self.fleet.get("a")
+        assert engine is not None
+        return engine
+
+    def tell(self, event: e.Event, *, after: float = 0.0) -> None:
+        self.now += after
+        self.fleet, self.commands = step(self.fleet, event, self.now)
+
+    def wait_for_deadline(self) -> None:
+        due = next_deadline(self.fleet)
+        assert due is not None
+        self.now = max(self.now, due)
+        self.tell(e.TimePassed())
+
+    def launched(self) -> None:
+        self.tell(e.Launched("a", self.engine.incarnation, HERE))
+
+    def ready(self) -> None:
+        self.launched()
+        self.tell(e.ProbeSucceeded("a", self.engine.incarnation))
+
+    def exited(self, code: int = 1) -> None:
+        self.tell(e.ProcessExited("a", self.engine.incarnation, ExitStatus(code=code), "boom"))
+
+    def stopped(self, note: str = "") -> None:
+        self.tell(e.ProcessStopped("a", self.engine.incarnation, note))
+
+    def stop(self, drain: float = 30.0, grace: float = 10.0, after: e.AfterStop = e.AfterStop.STAY) -> None:
+        self.tell(e.StopRequested("a", drain, grace, after))
+
+
+def test_a_start_is_launched_and_ready_with_its_first_answered_probe() -> None:
+    story = Story()
+    assert story.engine.state is EngineState.STARTING
+    assert story.commands == (c.Launch("a", 1, SPEC, Origin.MANAGED),)
+    story.ready()
+    assert story.engine.state is EngineState.READY
+    assert story.engine.endpoint == HERE
+    assert next_deadline(story.fleet) is None
+
+
+def test_failed_probes_while_starting_do_not_count_until_the_time_is_up() -> None:
+    story = Story()
+    story.launched()
+    for _ in range(50):
+        story.tell(e.ProbeFailed("a", 1, "refused"), after=1)
+    assert story.engine.state is EngineState.STARTING
+    story.wait_for_deadline()
+    assert story.engine.state is EngineState.ERROR
+    assert story.engine.last_error == "not ready 100 s after its start"
+    assert story.commands == (c.StopProcess("a", 1, 10.0),)
+
+
+def test_three_failed_probes_in_a_row_are_an_error_and_one_success_between_forgives() -> None:
+    story = Story()
+    story.ready()
+    for _ in range(2):
+        story.tell(e.ProbeFailed("a", 1, "timed out"))
+    story.tell(e.ProbeSucceeded("a", 1))
+    for _ in range(2):
+        story.tell(e.ProbeFailed("a", 1, "timed out"))
+    assert story.engine.state is EngineState.READY
+    story.tell(e.ProbeFailed("a", 1, "timed out"))
+    assert story.engine.state is EngineState.ERROR
+    assert "3 probes in a row" in (story.engine.last_error or "")
+
+
+def test_a_crash_is_cleared_away_then_restarted_in_its_place() -> None:
+    story = Story()
+    story.tell(e.StartRequested("b", SPEC))
+    story.ready()
+    story.exited(code=0)  # vLLM exits 0 when its core was killed
+    assert story.engine.state is EngineState.ERROR
+    assert story.engine.last_exit == "exit code 0"
+    assert "boom" in (story.engine.last_error or "")
+    assert story.commands == (c.StopProcess("a", 1, 10.0),)
+    story.tell(e.TimePassed(), after=1000)
+    assert story.engine.phase is Phase.STOPPING  # never two incarnations at once, however late it is
+    story.stopped()
+    story.tell(e.TimePassed())
+    assert story.engine.state is EngineState.STARTING
+    assert story.commands[0] == c.Launch("a", 3, SPEC, Origin.MANAGED)
+    assert list(story.fleet.engines) == ["a", "b"]
+    assert story.engine.restarts == 1
+
+
+def test_the_budget_ends_in_error_for_good() -> None:
+    story = Story()
+    for _ in range(2):
+        story.launched()
+        story.exited()
+        story.stopped()
+        story.wait_for_deadline()
+        assert story.engine.state is EngineState.STARTING
+    story.launched()
+    story.exited()
+    story.stopped()
+    assert story.engine.state is EngineState.ERROR
+    assert story.engine.reason == "given up after 2 restarts"
+    assert next_deadline(story.fleet) is None
+    assert not story.engine.expected
+
+
+def test_an_error_that_a_retry_cannot_mend_is_not_retried() -> None:
+    story = Story()
+    story.tell(e.LaunchFailed("a", 1, "no such executable: 'vlm'", retryable=False))
+    assert story.engine.state is EngineState.ERROR
+    assert next_deadline(story.fleet) is None
+    story.tell(e.StartRequested("a", SPEC))
+    assert story.engine.state is EngineState.STARTING
+    assert story.engine.attempts == 0
+
+
+def test_events_of_a_dead_incarnation_are_dropped() -> None:
+    story = Story()
+    story.ready()
+    story.exited()
+    story.stopped()
+    story.wait_for_deadline()
+    before = story.fleet
+    story.tell(e.ProcessExited("a", 1, ExitStatus(code=0)))
+    story.tell(e.ProbeSucceeded("a", 1))
+    story.tell(e.ProcessStopped("a", 1))
+    assert story.fleet == before
+    assert story.commands == ()
+
+
+def test_a_stop_drains_until_idle_then_stops_the_process() -> None:
+    story = Story()
+    story.ready()
+    story.stop()
+    assert story.engine.state is EngineState.DRAINING
+    assert story.commands == (c.AwaitIdle("a", 1),)
+    story.tell(e.EngineIdle("a", 1))
+    assert story.commands == (c.StopProcess("a", 1, 10.0),)
+    assert story.engine.state is EngineState.DRAINING
+    story.stopped()
+    assert story.engine.state is EngineState.STOPPED
+
+
+def test_a_drain_that_takes_too_long_is_ended_by_its_deadline() -> None:
+    story = Story()
+    story.ready()
+    story.stop(drain=30)
+    assert next_deadline(story.fleet) == story.now + 30
+    story.wait_for_deadline()
+    assert story.commands == (c.StopProcess("a", 1, 10.0),)
+    assert next_deadline(story.fleet) is None
+
+
+def test_a_second_stop_only_shortens() -> None:
+    story = Story()
+    story.ready()
+    story.stop(drain=30)
+    story.stop(drain=300)
+    assert story.engine.drain_deadline == 30
+    story.stop(drain=0, grace=0)
+    assert story.commands == (c.StopProcess("a", 1, 0),)
+    story.stop(drain=0, grace=60)
+    assert story.commands == (c.StopProcess("a", 1, 0),)
+
+
+def test_a_process_that_exits_while_draining_is_still_stopped_verified() -> None:
+    story = Story()
+    story.ready()
+    story.stop()
+    story.exited(0)
+    assert story.engine.state is EngineState.DRAINING
+    assert story.commands == (c.StopProcess("a", 1, 10.0),)
+
+
+def test_a_restart_keeps_spec_id_and_place() -> None:
+    story = Story()
+    story.ready()
+    changed = attrs.evolve(SPEC, max_concurrency=7)
+    story.tell(e.StopRequested("a", 0, 0, e.AfterStop.START, changed))
+    story.stopped()
+    assert story.engine.state is EngineState.STARTING
+    assert story.commands == (c.Launch("a", 2, changed, Origin.MANAGED),)
+
+
+def test_a_forgotten_engine_is_gone_once_stopped_and_its_last_words_are_ignored() -> None:
+    story = Story()
+    story.ready()
+    story.stop(after=e.AfterStop.FORGET)
+    story.stop()  # a plain stop does not take "forget" back
+    story.tell(e.EngineIdle("a", 1))
+    story.tell(e.ProcessStopped("a", 1))
+    assert story.fleet.get("a") is None
+    story.tell(e.ProcessExited("a", 1, ExitStatus(code=0)))
+    assert story.commands == ()
+
+
+def test_stopping_an_engine_in_error_waits_for_what_is_left_of_it() -> None:
+    story = Story()
+    story.ready()
+    story.exited()
+    story.stop()
+    assert story.engine.state is EngineState.DRAINING
+    story.stopped()
+    assert story.engine.state is EngineState.STOPPED
+    assert story.engine.restart_at is None
+
+
+def test_a_start_while_the_old_processes_go_follows_them() -> None:
+    story = Story()
+    story.ready()
+    story.exited()
+    story.tell(e.StartRequested("a", SPEC))
+    assert story.commands == ()
+    story.stopped()
+    story.wait_for_deadline()
+    assert story.engine.state is EngineState.STARTING
+
+
+def test_a_stop_during_the_spawn_stops_what_was_spawned() -> None:
+    story = Story()
+    story.stop(drain=0)
+    assert story.commands == (c.StopProcess("a", 1, 10.0),)
+    story.launched()
+    assert story.engine.phase is Phase.STOPPING
+    story.stopped()
+    assert story.engine.state is EngineState.STOPPED
+
+
+def test_a_launch_that_fails_after_its_time_was_up_is_just_gone() -> None:
+    story = Story()
+    story.wait_for_deadline()
+    assert story.engine.state is EngineState.ERROR
+    story.tell(e.LaunchFailed("a", 1, "too late"))
+    assert story.engine.state is EngineState.ERROR
+    assert story.engine.phase is Phase.NONE
+
+
+def test_a_registered_engine_comes_and_goes_with_its_probes() -> None:
+    story = Story(origin=Origin.REGISTERED)
+    story.ready()
+    for _ in range(3):
+        story.tell(e.ProbeFailed("a", 1, "refused"))
+    assert story.engine.state is EngineState.ERROR
+    assert story.commands == ()  # nothing of ours to stop, and nothing to restart
+    assert next_deadline(story.fleet) is None
+    story.tell(e.ProbeSucceeded("a", 1))
+    assert story.engine.state is EngineState.READY
+
+
+def test_a_registered_engine_that_never_answers_is_in_error_but_watched() -> None:
+    story = Story(origin=Origin.REGISTERED)
+    story.launched()
+    for _ in range(3):
+        story.tell(e.ProbeFailed("a", 1, "refused"))
+    assert story.engine.state is EngineState.ERROR
+    story.tell(e.ProbeSucceeded("a", 1))
+    assert story.engine.state is EngineState.READY
+
+
+def test_a_suspicion_asks_for_a_probe_and_changes_nothing_else() -> None:
+    story = Story()
+    story.ready()
+    story.tell(e.EngineSuspected("a", 1, "connection reset"))
+    assert story.engine.state is EngineState.READY
+    assert story.commands == (c.ProbeNow("a", 1),)
+
+
+def test_a_stalled_engine_is_an_error_at_once() -> None:
+    story = Story()
+    story.ready()
+    story.tell(e.EngineStalled("a", 1, "no progress"))
+    assert story.engine.state is EngineState.ERROR
+
+
+def test_starting_what_runs_raises() -> None:
+    story = Story()
+    story.ready()
+    with pytest.raises(IllegalTransition):
+        story.tell(e.StartRequested("a", SPEC))
+    with pytest.raises(IllegalTransition):
+        story.tell(e.StopRequested("nobody", 0, 0))
+
+
+def test_an_id_that_is_used_again_is_not_mistaken_for_its_former_bearer() -> None:
+    """Found by the state machine: incarnations once counted per engine, and began anew for a forgotten id."""
+    story = Story()
+    story.ready()
+    story.stop(drain=0, after=e.AfterStop.FORGET)
+    story.stopped()
+    story.tell(e.StartRequested("a", SPEC))
+    story.tell(e.ProcessExited("a", 1, ExitStatus(code=0)))
+    assert story.engine.state is EngineState.STARTING
+    assert story.engine.incarnation == 2
