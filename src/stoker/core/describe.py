@@ -1,0 +1,67 @@
+"""An engine as others see it: to the management interface, and to the data plane."""
+
+from __future__ import annotations
+
+from stoker.core.engine import Engine
+from stoker.model import Activity, Backend, EngineInfo, EngineState
+
+
+def describe(engine: Engine, activity: Activity, epoch: float) -> EngineInfo:
+    """The public record. ``epoch`` is the Unix time at which the monotonic clock stood at zero."""
+
+    def wall(seconds: float | None) -> float | None:
+        return None if seconds is None else round(epoch + seconds, 3)
+
+    return EngineInfo(
+        engine_id=engine.engine_id,
+        model=engine.spec.model,
+        names=engine.spec.all_names,
+        runtime=engine.spec.runtime,
+        kind=engine.spec.kind,
+        origin=engine.origin,
+        state=engine.state,
+        reason=engine.reason,
+        host=engine.endpoint.host,
+        port=engine.endpoint.port,
+        base_url=engine.endpoint.base_url,
+        pid=engine.endpoint.pid,
+        gpus=engine.endpoint.gpus,
+        created_at=round(epoch + engine.created_at, 3),
+        ready_at=wall(engine.ready_at),
+        last_heartbeat=wall(engine.last_heartbeat),
+        consecutive_failures=engine.consecutive_failures,
+        restarts=engine.restarts,
+        restart_at=wall(engine.restart_at),
+        active_requests=activity.active_requests,
+        max_concurrency=engine.spec.max_concurrency,
+        last_error=engine.last_error,
+        last_exit=engine.last_exit,
+        metadata=dict(engine.spec.metadata),
+    )
+
+
+def backend_of(engine: Engine, paths: frozenset[str], api_key: str | None) -> Backend:
+    """What the data plane needs to know of the engine."""
+    return Backend(
+        engine_id=engine.engine_id,
+        incarnation=engine.incarnation,
+        base_url=engine.endpoint.base_url or "",
+        model=engine.spec.model,
+        names=engine.spec.all_names,
+        kind=engine.spec.kind,
+        runtime=engine.spec.runtime,
+        paths=paths,
+        max_concurrency=engine.spec.max_concurrency,
+        api_key=api_key,
+        accepting=engine.accepting,
+        expected=engine.expected,
+        detail=_detail(engine),
+    )
+
+
+def _detail(engine: Engine) -> str:
+    """Why it takes no requests, in one line: the first of what it said, not a page of its log."""
+    if engine.state is EngineState.READY:
+        return ""
+    words = [engine.state.value, engine.reason, (engine.last_error or "").partition("\n")[0]]
+    return "; ".join(word for word in words if word)

@@ -1,0 +1,1 @@
+"""Runs the core: spawns, probes, stops, and tells it what happened."""

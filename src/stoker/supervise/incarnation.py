@@ -1,0 +1,213 @@
+"""The task of one incarnation: launch, watch, probe, and at last the verified stop."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+import httpx2
+import trio
+
+from stoker.contracts import EngineRuntime
+from stoker.core import events as e
+from stoker.core.liveness import Verdict
+from stoker.errors import LaunchError, PermanentLaunchError
+from stoker.model import Activity, EngineSpec, EngineState, LaunchPlan, Origin, Placement
+from stoker.supervise import logs, probe
+from stoker.supervise.process import EngineProcess, spawn
+
+STARTING_PROBE_SECONDS = 0.25
+CRASH_GRACE_SECONDS = 2.0  # for engines of a supervisor that is itself coming down
+
+
+class Surroundings(Protocol):
+    """What an incarnation needs of its supervisor."""
+
+    @property
+    def client(self) -> httpx2.AsyncClient:
+        """The client for probes."""
+        ...
+
+    def dispatch(self, event: e.Event) -> None:
+        """Let an event happen."""
+        ...
+
+    def state_of(self, engine_id: str) -> EngineState | None:
+        """The engine's state now."""
+        ...
+
+    def activity_of(self, engine_id: str) -> Activity:
+        """What the data plane sees of it."""
+        ...
+
+    def runtime_of(self, spec: EngineSpec) -> EngineRuntime:
+        """The runtime of a spec."""
+        ...
+
+    async def place(self, engine_id: str, spec: EngineSpec) -> Placement:
+        """GPUs and an interpreter for it. Raises LaunchError."""
+        ...
+
+    def release(self, engine_id: str) -> None:
+        """Its GPUs are free again."""
+        ...
+
+    async def memory_back(self, gpus: tuple[str, ...], pids: frozenset[int]) -> str:
+        """Wait for the GPUs' memory; empty, or a note of what did not come back."""
+        ...
+
+    def log_of(self, engine_id: str) -> Path:
+        """Its log file."""
+        ...
+
+    def mark_of(self, engine_id: str, incarnation: int) -> str:
+        """The marker for its environment."""
+        ...
+
+
+@attrs.define(eq=False)
+class Incarnation:
+    """One run of an engine. :meth:`run` is its task; the other methods may be called at any time, in any order.
+
+    ``spec`` may be replaced by one that needs no restart.
+    """
+
+    engine_id: str
+    number: int
+    spec: EngineSpec
+    origin: Origin
+    around: Surroundings
+    _process: EngineProcess | None = None
+    _log_start: int = 0
+    _grace_seconds: float | None = None
+    _stop_asked: trio.Event = attrs.field(factory=trio.Event)
+    _probe_asked: trio.Event = attrs.field(factory=trio.Event)
+
+    def ask_to_stop(self, grace_seconds: float) -> None:
+        """Stop it, or hurry a stop that is under way."""
+        self._grace_seconds = grace_seconds
+        self._stop_asked.set()
+        if self._process is not None:
+            self._process.hurry(grace_seconds)
+
+    def ask_to_probe(self) -> None:
+        """Probe at once."""
+        self._probe_asked.set()
+
+    async def run(self) -> None:
+        """Live this incarnation, and dispatch what happens in it. Cancelled, it still leaves no process behind."""
+        placement = Placement()
+        note = ""
+        try:
+            try:
+                placement = await self.around.place(self.engine_id, self.spec)
+                plan, port = await self._launch(placement)
+            except LaunchError as error:
+                retryable = not isinstance(error, PermanentLaunchError)
+                self.around.dispatch(e.LaunchFailed(self.engine_id, self.number, str(error), retryable))
+                return
+            self.around.dispatch(e.Launched(self.engine_id, self.number, self._endpoint(plan, port, placement)))
+            await self._watch(plan)
+        finally:
+            with trio.CancelScope(shield=True):
+                note = await self._stop(placement)
+            self.around.release(self.engine_id)
+        self.around.dispatch(e.ProcessStopped(self.engine_id, self.number, note))
+
+    async def _launch(self, placement: Placement) -> tuple[LaunchPlan, int]:
+        port = self.spec.port or free_port(placement.host)
+        plan = self._plan(placement, port)
+        if plan.argv:
+            log = self.around.log_of(self.engine_id)
+            heading = f"--- stoker: {self.engine_id}, incarnation {self.number}: {' '.join(plan.argv)}"
+            self._log_start = await trio.to_thread.run_sync(logs.append_line, log, heading)
+            mark = self.around.mark_of(self.engine_id, self.number)
+            env = {"PYTHONUNBUFFERED": "1", **_inherited_environment(), **plan.env, **self.spec.env}
+            cwd = self.spec.cwd or plan.cwd
+            self._process = await trio.to_thread.run_sync(spawn, plan.argv, env, cwd, log, mark)
+        return plan, port
+
+    def _plan(self, placement: Placement, port: int) -> LaunchPlan:
+        try:
+            return self.around.runtime_of(self.spec).plan(self.spec, placement, port)
+        except LaunchError:
+            raise
+        except Exception as error:  # the plugin boundary: a runtime's defect costs its engine, and is named
+            what = f"runtime {self.spec.runtime!r} could not plan it: {type(error).__name__}: {error}"
+            raise PermanentLaunchError(what) from error
+
+    def _endpoint(self, plan: LaunchPlan, port: int, placement: Placement) -> e.Endpoint:
+        if self._process is None:
+            url = httpx2.URL(plan.base_url)
+            return e.Endpoint(base_url=plan.base_url, host=url.host, port=url.port)
+        return e.Endpoint(
+            base_url=plan.base_url, host=placement.host, port=port, pid=self._process.pid, gpus=placement.gpus
+        )
+
+    async def _watch(self, plan: LaunchPlan) -> None:
+        async with trio.open_nursery() as nursery:
+            if self._process is not None:
+                nursery.start_soon(self._report_exit, self._process)
+            nursery.start_soon(self._probe_for_ever, plan)
+            await self._stop_asked.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _report_exit(self, process: EngineProcess) -> None:
+        status = await process.wait()
+        log = self.around.log_of(self.engine_id)
+        text = await trio.to_thread.run_sync(lambda: logs.tail(log, since=self._log_start))
+        self.around.dispatch(e.ProcessExited(self.engine_id, self.number, status, logs.excerpt(text)))
+
+    async def _probe_for_ever(self, plan: LaunchPlan) -> None:
+        key = os.environ.get(self.spec.api_key_env) if self.spec.api_key_env else None
+        prober = probe.Prober(
+            client=self.around.client,
+            plan=plan,
+            spec=lambda: self.spec,
+            activity=lambda: self.around.activity_of(self.engine_id),
+            scrape=self.around.runtime_of(self.spec).scrape,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+        )
+        while True:
+            self._probe_asked = trio.Event()
+            self._report_probe(await prober.probe())
+            starting = self.around.state_of(self.engine_id) is EngineState.STARTING
+            quick = starting and self.origin is Origin.MANAGED
+            pause = STARTING_PROBE_SECONDS if quick else self.spec.probe_interval_seconds
+            with trio.move_on_after(pause):
+                await self._probe_asked.wait()
+
+    def _report_probe(self, result: probe.ProbeResult) -> None:
+        if result.verdict is Verdict.ALIVE:
+            self.around.dispatch(e.ProbeSucceeded(self.engine_id, self.number))
+        elif result.stalled:
+            self.around.dispatch(e.EngineStalled(self.engine_id, self.number, result.error))
+        elif result.verdict is Verdict.FAILED:
+            self.around.dispatch(e.ProbeFailed(self.engine_id, self.number, result.error))
+
+    async def _stop(self, placement: Placement) -> str:
+        if self._process is None:
+            return ""
+        grace = CRASH_GRACE_SECONDS if self._grace_seconds is None else self._grace_seconds
+        notes = [await self._process.stop(grace)]
+        if placement.gpus:
+            notes.append(await self.around.memory_back(placement.gpus, self._process.seen))
+        return "; ".join(filter(None, notes))
+
+
+def free_port(host: str) -> int:
+    """A TCP port that nobody listens on at this moment."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe_socket:
+        probe_socket.bind((host, 0))
+        port: int = probe_socket.getsockname()[1]
+        return port
+
+
+def _inherited_environment() -> Mapping[str, str]:
+    """Our own environment, less what is ours alone."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("STOKER_")}

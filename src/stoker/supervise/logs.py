@@ -1,0 +1,106 @@
+"""Engine logs. A log is the engine's own stdout and stderr, so that it outlives us; we only append, read and rotate.
+
+Rotation copies and truncates, because the engine keeps writing to the file it was given (opened for appending, so the
+next line lands at the new end). What it writes between the copy and the truncation is lost, as with logrotate's
+``copytruncate``. Functions without ``async`` block: call them in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import trio
+
+EXCERPT_LINES = 12
+READ_BYTES = 256 * 1024
+_CAUSE = re.compile(r"\b(?:[A-Z]\w*(?:Error|Exception|Interrupt)|error|fatal|Killed)\b[^\n]*:")
+
+
+def open_for_append(path: Path) -> int:
+    """A file descriptor that appends to ``path``, made readable for its owner only. The caller closes it."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def append_line(path: Path, line: str) -> int:
+    """Append a line of ours; returns the size of the file after it."""
+    descriptor = open_for_append(path)
+    try:
+        os.write(descriptor, f"{line}\n".encode())
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
+
+
+def rotate(path: Path, max_bytes: int) -> bool:
+    """Move a log over ``max_bytes`` to ``….1`` by copying and truncating; says whether it did."""
+    try:
+        if path.stat().st_size <= max_bytes:
+            return False
+    except FileNotFoundError:
+        return False
+    shutil.copyfile(path, path.with_name(f"{path.name}.1"))
+    os.truncate(path, 0)
+    return True
+
+
+def tail(path: Path, lines: int | None = None, *, since: int = 0) -> str:
+    """The last ``lines`` lines (None: all that is read) of the last 256 KiB, from the offset ``since`` on."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = since if since <= size else 0  # rotated meanwhile
+            file.seek(max(start, size - READ_BYTES))
+            text = file.read(READ_BYTES).decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+    return text if lines is None else "".join(text.splitlines(keepends=True)[-lines:] if lines else ())
+
+
+def excerpt(text: str) -> str:
+    """What somebody needs to see of a log to know why its engine ended: the errors in it, then its last lines.
+
+    The true cause is rarely in the last line: vLLM prints it from its core, then a page of tracebacks.
+    """
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    end = lines[-EXCERPT_LINES:]
+    causes = [line for line in lines[:-EXCERPT_LINES] if _CAUSE.search(line)]
+    causes = list(dict.fromkeys(causes))[-4:]
+    return "\n".join(causes + (["…"] if causes else []) + end)
+
+
+async def follow(path: Path, lines: int) -> AsyncIterator[bytes]:
+    """The last ``lines`` lines, then whatever is appended, for ever; rotation is followed. Cancel it to end it."""
+    text = await trio.to_thread.run_sync(tail, path, lines)
+    offset = await trio.to_thread.run_sync(_size, path)
+    if text:
+        yield text.encode()
+    while True:
+        data, offset = await trio.to_thread.run_sync(_read_on, path, offset)
+        if data:
+            yield data
+        else:
+            await trio.sleep(0.2)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _read_on(path: Path, offset: int) -> tuple[bytes, int]:
+    size = _size(path)
+    if size < offset:
+        offset = 0
+    if size == offset:
+        return b"", offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read(READ_BYTES)
+    return data, offset + len(data)

@@ -1,0 +1,121 @@
+"""Asks an engine whether it lives: its health path, and, when it seems stuck at work, one real token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import attrs
+import httpx2
+import trio
+
+from stoker.core.liveness import Verdict, judge
+from stoker.model import Activity, EngineLoad, EngineSpec, LaunchPlan
+
+TOKEN_PATIENCE = 4  # a token takes longer than a health answer
+
+
+@attrs.frozen
+class ProbeResult:
+    """What one round of probing found. ``error`` is empty for an engine that is alive or excused."""
+
+    verdict: Verdict
+    error: str = ""
+    stalled: bool = False
+
+
+@attrs.define(eq=False)
+class Prober:
+    """Probes one incarnation, and remembers when it last saw it move."""
+
+    client: httpx2.AsyncClient
+    plan: LaunchPlan
+    spec: Callable[[], EngineSpec]
+    activity: Callable[[], Activity]
+    scrape: Callable[[str], EngineLoad]
+    headers: Mapping[str, str]
+    _busy_since: float | None = None
+    _counter: float | None = None
+    _counter_moved_at: float = 0.0
+
+    async def probe(self) -> ProbeResult:
+        """One round. Takes at most the probe's time-out, or four times as long where a token is asked for."""
+        error, timed_out = await self._ask_health()
+        now = trio.current_time()
+        activity = self.activity()
+        progress_at = await self._progress_at(activity, now)
+        verdict = judge(
+            answered=not error,
+            timed_out=timed_out,
+            activity=activity,
+            progress_at=progress_at,
+            stall_seconds=self.spec().stall_seconds,
+            now=now,
+        )
+        if verdict is Verdict.TRY_A_REQUEST:
+            return await self._ask_for_a_token(activity)
+        return ProbeResult(verdict, error if verdict is Verdict.FAILED else "")
+
+    async def _progress_at(self, activity: Activity, now: float) -> float:
+        if activity.active_requests == 0:
+            self._busy_since = self._counter = None
+            return now
+        if self._busy_since is None:
+            self._busy_since, self._counter_moved_at = now, 0.0
+        known = max(self._busy_since, activity.progress_at or 0.0, self._counter_moved_at)
+        if now - known > 2 * self.spec().probe_interval_seconds and self.plan.metrics_path is not None:
+            await self._look_at_counters(self.plan.metrics_path, now)
+        return max(known, self._counter_moved_at)
+
+    async def _look_at_counters(self, path: str, now: float) -> None:
+        """A long prefill sends no byte for minutes, but its counters move."""
+        try:
+            answer = await self._get(path)
+        except httpx2.HTTPError:
+            return
+        progress = self.scrape(answer.text).progress
+        if self._counter is not None and progress != self._counter:
+            self._counter_moved_at = now
+        self._counter = progress
+
+    async def _ask_health(self) -> tuple[str, bool]:
+        """An error, empty when the engine answered as it should; and whether it was a time-out."""
+        path = self.plan.health_path
+        try:
+            with trio.fail_after(self.spec().probe_timeout_seconds):
+                answer = await self._get(path)
+        except (trio.TooSlowError, httpx2.TimeoutException):
+            return f"{path} did not answer within {self.spec().probe_timeout_seconds:g} s", True
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            return f"{path}: {error or type(error).__name__}", False
+        if answer.status_code != httpx2.codes.OK:
+            return f"{path} answered {answer.status_code}", False
+        return "", False
+
+    async def _ask_for_a_token(self, activity: Activity) -> ProbeResult:
+        told = f"{activity.active_requests} requests in flight and no progress for {self.spec().stall_seconds:g} s"
+        if self.plan.token_probe is None:
+            return ProbeResult(Verdict.FAILED, told, stalled=True)
+        url = self.plan.base_url + self.plan.token_probe.path
+        patience = TOKEN_PATIENCE * self.spec().probe_timeout_seconds
+        try:
+            with trio.fail_after(patience):
+                answer = await self.client.post(url, json=dict(self.plan.token_probe.body), headers=dict(self.headers))
+        except (trio.TooSlowError, httpx2.HTTPError) as error:
+            why = f"a one-token request failed too ({error or type(error).__name__})"
+            return ProbeResult(Verdict.FAILED, f"{told}; {why}", stalled=True)
+        if answer.status_code >= httpx2.codes.INTERNAL_SERVER_ERROR:
+            return ProbeResult(Verdict.FAILED, f"{told}; a one-token request got {answer.status_code}", stalled=True)
+        self._busy_since = trio.current_time()
+        return ProbeResult(Verdict.ALIVE)
+
+    async def _get(self, path: str) -> httpx2.Response:
+        return await self.client.get(self.plan.base_url + path, headers=dict(self.headers))
+
+
+def make_client() -> httpx2.AsyncClient:
+    """The client that probes use: no proxies, no redirects, a fresh connection each time. Blocks (reads certificates).
+
+    A fresh connection proves that the engine still accepts; a kept one could outlive its listener.
+    """
+    limits = httpx2.Limits(max_keepalive_connections=0)
+    return httpx2.AsyncClient(trust_env=False, follow_redirects=False, timeout=None, limits=limits)

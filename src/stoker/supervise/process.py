@@ -1,0 +1,144 @@
+"""One engine's process tree: spawned in a session of its own, waited for by pidfd, stopped until nothing is left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import trio
+
+from stoker.errors import LaunchError, PermanentLaunchError
+from stoker.model import ExitStatus
+from stoker.supervise import proctable
+from stoker.supervise.logs import open_for_append
+
+REPEAT_TERM_SECONDS = 2.0  # vLLM loses a SIGTERM while it starts, and obeys a second one
+UNKILLABLE_SECONDS = 30.0  # a process in uninterruptible sleep can't be waited for for ever
+
+
+@attrs.define(eq=False)
+class EngineProcess:
+    """A running process tree. Made by :func:`spawn`; whoever made it calls :meth:`stop` in the end."""
+
+    pid: int
+    mark: str
+    _popen: subprocess.Popen[bytes]
+    _status: ExitStatus | None = None
+    _grace: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _seen: set[int] = attrs.field(factory=set)
+
+    @property
+    def seen(self) -> frozenset[int]:
+        """The pids of every member that a stop came across."""
+        return frozenset(self._seen)
+
+    async def wait(self) -> ExitStatus:
+        """Wait until the first process of the tree ends, and say how. Cancelling stops only the waiting."""
+        while self._status is None:
+            if hasattr(os, "pidfd_open"):
+                await self._wait_by_pidfd()
+            else:  # macOS
+                await trio.sleep(0.1)
+            self._reap()
+        return self._status
+
+    async def _wait_by_pidfd(self) -> None:
+        handle = os.pidfd_open(self.pid)  # not yet reaped, so the pid is still its own
+        try:
+            await trio.lowlevel.wait_readable(handle)
+        finally:
+            os.close(handle)
+
+    def _reap(self) -> None:
+        code = self._popen.poll()
+        if code is not None:
+            self._status = ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code)
+
+    def hurry(self, grace_seconds: float) -> None:
+        """Let a :meth:`stop` that is under way come to SIGKILL sooner; never later."""
+        self._grace.deadline = min(self._grace.deadline, trio.current_time() + grace_seconds)
+
+    async def stop(self, grace_seconds: float) -> str:
+        """SIGTERM to the group, grace, then SIGKILL to every member. Returns when nothing is left.
+
+        The result is empty, or says which processes could not be killed. Not to be cancelled: shield it.
+        """
+        self.hurry(grace_seconds)
+        with self._grace:
+            await self._terminate()
+        await self._kill()
+        return await self._verify()
+
+    async def _terminate(self) -> None:
+        while True:
+            await self._signal(signal.SIGTERM)
+            with trio.move_on_after(REPEAT_TERM_SECONDS):
+                await self.wait()
+                while await self._members():
+                    await trio.sleep(0.05)
+                return
+
+    async def _kill(self) -> None:
+        with trio.move_on_after(UNKILLABLE_SECONDS):
+            empty_in_a_row = 0
+            while empty_in_a_row < 2:  # a scan is not atomic: a process can fork past it once
+                left = await self._members()
+                empty_in_a_row = 0 if left else empty_in_a_row + 1
+                await self._signal(signal.SIGKILL)
+                await trio.sleep(0.01 if left else 0)
+            await self.wait()
+
+    async def _verify(self) -> str:
+        left = await self._members()
+        if not left:
+            return ""
+        pids = ", ".join(f"{entry.pid} (state {entry.state})" for entry in left)
+        return f"could not be killed within {UNKILLABLE_SECONDS:g} s: {pids}"
+
+    async def _signal(self, number: signal.Signals) -> None:
+        if self._status is None:  # until it is reaped, the leader's pid names this group and no other
+            proctable.signal_group(self.pid, number)
+        else:
+            await trio.to_thread.run_sync(proctable.send, await self._members(), number)
+
+    async def _members(self) -> list[proctable.ProcessEntry]:
+        if not proctable.HAS_PROC:
+            self._reap()
+            return []
+        found = await trio.to_thread.run_sync(proctable.members, self.pid, self.mark.__eq__)
+        self._seen.update(entry.pid for entry in found)
+        return found
+
+
+def spawn(argv: Sequence[str], env: Mapping[str, str], cwd: str | None, log: Path, mark: str) -> EngineProcess:
+    """Start ``argv`` with ``log`` as its stdout and stderr and the marker in its environment. Blocks; use a thread.
+
+    Raises :class:`LaunchError`; the permanent kind where the executable or the folder is not there.
+    """
+    if cwd is not None and not Path(cwd).is_dir():
+        raise PermanentLaunchError(f"the working folder {cwd!r} does not exist; create it or change `cwd`")
+    if shutil.which(argv[0], path=env.get("PATH")) is None:
+        raise PermanentLaunchError(f"there is no executable {argv[0]!r}; install it, or name it with its whole path")
+    output = open_for_append(log)
+    try:
+        popen = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**env, proctable.MARK_VARIABLE: mark},
+            cwd=cwd,
+            start_new_session=True,
+        )
+    except (FileNotFoundError, PermissionError) as error:
+        raise PermanentLaunchError(f"{argv[0]!r} can't be executed: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise LaunchError(f"{argv[0]!r} can't be started: {error}") from error
+    finally:
+        os.close(output)
+    return EngineProcess(popen.pid, mark, popen)

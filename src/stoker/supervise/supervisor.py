@@ -1,0 +1,355 @@
+"""The supervisor: what the rest of Stoker says to the fleet, and the tasks that keep it alive."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+import httpx2
+import trio
+
+from stoker.contracts import EngineRuntime
+from stoker.core import commands as c
+from stoker.core import events as e
+from stoker.core.describe import backend_of, describe
+from stoker.core.engine import Engine, Fleet, Phase
+from stoker.core.naming import expand, free_id, is_engine_id
+from stoker.errors import ConfigError, ConflictError, Mistake, NotFoundError, PluginError
+from stoker.home import Home
+from stoker.model import Activity, Backend, EngineInfo, EngineSpec, EngineState, Origin, Placement
+from stoker.supervise import logs
+from stoker.supervise.changes import Bulletin, Change, is_visible, log_change
+from stoker.supervise.dispatcher import Dispatcher
+from stoker.supervise.incarnation import Incarnation
+from stoker.supervise.placing import Placer
+
+log = logging.getLogger("stoker.supervise")
+
+ROTATE_EVERY_SECONDS = 30.0
+_RUNNING = (EngineState.STARTING, EngineState.READY, EngineState.DRAINING)
+
+
+class Traffic(Protocol):
+    """What the supervisor asks the data plane."""
+
+    def update(self, backends: Sequence[Backend]) -> None:
+        """These are the engines now."""
+        ...
+
+    def activity(self, engine_id: str) -> Activity:
+        """What one engine is doing."""
+        ...
+
+    def when_idle(self, engine_id: str, callback: Callable[[], None]) -> None:
+        """Call back once it has no open lease; at once if it has none."""
+        ...
+
+
+@attrs.define(eq=False)
+class Supervisor:
+    """Keeps engines running. All methods are for its event loop only.
+
+    Methods that start or stop something return at once; the ``wait_…`` methods wait for the outcome.
+    """
+
+    home: Home
+    run_id: str
+    runtimes: Mapping[str, EngineRuntime]
+    placer: Placer
+    traffic: Traffic
+    client: httpx2.AsyncClient
+    log_max_bytes: int
+    _nursery: trio.Nursery
+    leaving: bool = attrs.field(default=False, init=False)
+    _dispatcher: Dispatcher = attrs.field(init=False)
+    _incarnations: dict[tuple[str, int], Incarnation] = attrs.field(factory=dict)
+    _paths: dict[str, frozenset[str]] = attrs.field(factory=dict)
+    _bulletin: Bulletin = attrs.field(factory=Bulletin)
+    _changed: trio.Event = attrs.field(factory=trio.Event)
+    _epoch: float = attrs.field(factory=lambda: time.time() - trio.current_time())
+
+    def __attrs_post_init__(self) -> None:
+        fleet = Fleet(seed=self.run_id.encode())
+        self._dispatcher = Dispatcher(fleet, self._execute, [self._observe])
+
+    # What is there
+
+    def infos(self) -> tuple[EngineInfo, ...]:
+        """Every engine, in the order they came."""
+        return tuple(self._describe(engine) for engine in self._fleet.engines.values())
+
+    def info(self, engine_id: str) -> EngineInfo:
+        """One engine. Raises :class:`NotFoundError`."""
+        return self._describe(self._engine(engine_id))
+
+    def specs(self) -> Mapping[str, EngineSpec]:
+        """The spec of every engine, by id."""
+        return {engine_id: engine.spec for engine_id, engine in self._fleet.engines.items()}
+
+    # What shall be there
+
+    def start(self, spec: EngineSpec, engine_id: str | None = None) -> tuple[str, ...]:
+        """Start ``spec.replicas`` engines; returns their ids.
+
+        Raises :class:`NotFoundError` (no such runtime), :class:`ConfigError` (the runtime can't work with the spec) and
+        :class:`ConflictError` (``engine_id`` is taken by an engine that runs).
+        """
+        self._check_staying()
+        paths = self.check(spec)
+        if engine_id is None:
+            wanted = expand([spec], taken=self._fleet.engines)
+        else:
+            self._check_id(engine_id, spec)
+            wanted = {engine_id: spec}
+        origin = Origin.REGISTERED if spec.runtime == "remote" else Origin.MANAGED
+        for each_id, each in wanted.items():
+            self._paths[each_id] = paths
+            self.dispatch(e.StartRequested(each_id, each, origin))
+        return tuple(wanted)
+
+    def start_again(self, engine_id: str) -> None:
+        """Start an engine that is STOPPED or in ERROR. Raises :class:`ConflictError` when it runs."""
+        self._check_staying()
+        engine = self._engine(engine_id)
+        if engine.state in _RUNNING:
+            raise ConflictError(f"engine {engine_id!r} is {engine.state} already")
+        self.dispatch(e.StartRequested(engine_id, engine.spec, engine.origin))
+
+    def register(self, spec: EngineSpec, engine_id: str | None = None) -> str:
+        """Route to a URL that somebody else keeps running. Raises :class:`ConflictError` for one that is known."""
+        self._check_staying()
+        paths = self.check(spec)
+        for other in self._fleet.engines.values():
+            if other.origin is Origin.REGISTERED and (other.spec.url, other.spec.model) == (spec.url, spec.model):
+                raise ConflictError(f"{spec.url} is registered for {spec.model!r} already, as {other.engine_id!r}")
+        engine_id = engine_id or free_id(spec, self._fleet.engines)
+        self._check_id(engine_id, spec)
+        self._paths[engine_id] = paths
+        self.dispatch(e.StartRequested(engine_id, spec, Origin.REGISTERED))
+        return engine_id
+
+    def stop(self, engine_id: str, *, drain_timeout_seconds: float | None = None, forget: bool = False) -> None:
+        """Drain (for the spec's own time, unless told), then stop. ``forget`` removes it from the list in the end.
+
+        An engine that is stopping already can only be hurried by it.
+        """
+        spec = self._engine(engine_id).spec
+        drain = spec.drain_timeout_seconds if drain_timeout_seconds is None else drain_timeout_seconds
+        after = e.AfterStop.FORGET if forget else e.AfterStop.STAY
+        self.dispatch(e.StopRequested(engine_id, drain, spec.stop_grace_seconds, after))
+
+    def restart(
+        self, engine_id: str, *, drain_timeout_seconds: float | None = None, spec: EngineSpec | None = None
+    ) -> None:
+        """Drain, stop and start again, as ``spec`` if one is given, keeping id and place."""
+        self._check_staying()
+        engine = self._engine(engine_id)
+        if spec is not None:
+            self._paths[engine_id] = self.check(spec)
+        drain = engine.spec.drain_timeout_seconds if drain_timeout_seconds is None else drain_timeout_seconds
+        grace = engine.spec.stop_grace_seconds
+        self.dispatch(e.StopRequested(engine_id, drain, grace, e.AfterStop.START, spec))
+
+    def update(self, engine_id: str, spec: EngineSpec) -> None:
+        """Change what needs no restart (see :mod:`stoker.core.reload`)."""
+        engine = self._engine(engine_id)
+        self._paths[engine_id] = self.check(spec)
+        self.dispatch(e.SpecUpdated(engine_id, spec))
+        if incarnation := self._incarnations.get((engine_id, engine.incarnation)):
+            incarnation.spec = spec
+
+    def leave(self, *, hurry: bool = False) -> None:
+        """Stop every engine, drained or (``hurry``) killed at once, and start none any more."""
+        self.leaving = True
+        for engine in list(self._fleet.engines.values()):
+            drain, grace = (0.0, 0.0) if hurry else (engine.spec.drain_timeout_seconds, engine.spec.stop_grace_seconds)
+            self.dispatch(e.StopRequested(engine.engine_id, drain, grace))
+
+    def suspect(self, engine_id: str, incarnation: int, error: str) -> None:
+        """The data plane saw it fail; look at once. May be called from anywhere on the loop, also inside a step."""
+        self._post(e.EngineSuspected(engine_id, incarnation, error))
+
+    def check(self, spec: EngineSpec) -> frozenset[str]:
+        """The paths an engine of ``spec`` will serve.
+
+        Raises :class:`NotFoundError` for an unknown runtime, :class:`ConfigError` with all the runtime has against the
+        spec, and :class:`PluginError` for a runtime that breaks on it.
+        """
+        runtime = self.runtime_of(spec)
+        try:
+            mistakes, paths = tuple(runtime.check(spec)), frozenset(runtime.paths(spec))
+        except Exception as error:  # the plugin boundary: contained, and the plugin named
+            raise PluginError(f"runtime {runtime.name!r}, checking {spec.model!r}: {error!r}") from error
+        if mistakes:
+            raise ConfigError(f"engine {spec.model!r}", [Mistake("", mistake) for mistake in mistakes])
+        return paths
+
+    # What becomes of it
+
+    async def wait_until_settled(self, engine_id: str) -> EngineInfo:
+        """Wait until it is READY, in ERROR (also one that a restart will follow) or STOPPED.
+
+        Raises :class:`NotFoundError` when it is forgotten meanwhile.
+        """
+        while (info := self.info(engine_id)).state in (EngineState.STARTING, EngineState.DRAINING):
+            await self._changed.wait()
+        return info
+
+    async def wait_until_stopped(self, engine_id: str) -> EngineInfo | None:
+        """Wait until it is STOPPED, or forgotten (None)."""
+        while (engine := self._fleet.get(engine_id)) is not None:
+            if engine.state is EngineState.STOPPED:
+                return self._describe(engine)
+            await self._changed.wait()
+        return None
+
+    async def wait_until_all_stopped(self) -> None:
+        """Wait until no engine has a task or a process left."""
+        while any(engine.phase is not Phase.NONE for engine in self._fleet.engines.values()):
+            await self._changed.wait()
+
+    def subscribe(self) -> AbstractContextManager[trio.MemoryReceiveChannel[Change]]:
+        """Every change from now on. A reader that falls behind by 256 changes finds its channel closed."""
+        return self._bulletin.subscribe()
+
+    async def log_text(self, engine_id: str, tail: int | None) -> str:
+        """The last ``tail`` lines of its log (None: the last 256 KiB). Raises :class:`NotFoundError`."""
+        self._engine(engine_id)
+        return await trio.to_thread.run_sync(logs.tail, self.log_of(engine_id), tail)
+
+    def follow_log(self, engine_id: str, tail: int) -> AsyncIterator[bytes]:
+        """Its log from ``tail`` lines back, and on, until cancelled. Raises :class:`NotFoundError`."""
+        self._engine(engine_id)
+        return logs.follow(self.log_of(engine_id), tail)
+
+    # What incarnations need (see incarnation.Surroundings)
+
+    def dispatch(self, event: e.Event) -> None:
+        """Let ``event`` happen to the fleet. Not from inside a step."""
+        self._dispatcher.dispatch(event)
+
+    def state_of(self, engine_id: str) -> EngineState | None:
+        """The state of an engine, None for one that is not there."""
+        engine = self._fleet.get(engine_id)
+        return None if engine is None else engine.state
+
+    def activity_of(self, engine_id: str) -> Activity:
+        """What the data plane sees of it."""
+        return self.traffic.activity(engine_id)
+
+    def runtime_of(self, spec: EngineSpec) -> EngineRuntime:
+        """The runtime of a spec. Raises :class:`NotFoundError` that lists those there are."""
+        runtime = self.runtimes.get(spec.runtime)
+        if runtime is None:
+            there_are = ", ".join(sorted(self.runtimes))
+            raise NotFoundError(f"there is no runtime {spec.runtime!r} (for {spec.model!r}); there are: {there_are}")
+        return runtime
+
+    async def place(self, engine_id: str, spec: EngineSpec) -> Placement:
+        """GPUs and an interpreter for it."""
+        return await self.placer.place(engine_id, spec)
+
+    def release(self, engine_id: str) -> None:
+        """Its GPUs are free again."""
+        self.placer.release(engine_id)
+
+    async def memory_back(self, gpus: tuple[str, ...], pids: frozenset[int]) -> str:
+        """Wait for the GPUs' memory."""
+        return await self.placer.memory_back(gpus, pids)
+
+    def log_of(self, engine_id: str) -> Path:
+        """Its log file."""
+        return self.home.engine_log(engine_id)
+
+    def mark_of(self, engine_id: str, incarnation: int) -> str:
+        """The marker in its environment: this home, this run of the supervisor, the engine, the incarnation."""
+        return f"{self.home.digest}:{self.run_id}:{engine_id}:{incarnation}"
+
+    # The rest is ours alone
+
+    async def run_timer(self) -> None:
+        """The task that makes deadlines happen."""
+        await self._dispatcher.run_timer()
+
+    async def rotate_logs(self) -> None:
+        """The task that keeps logs from growing for ever."""
+        while True:
+            await trio.sleep(ROTATE_EVERY_SECONDS)
+            for engine_id in self._fleet.engines:
+                try:
+                    await trio.to_thread.run_sync(logs.rotate, self.log_of(engine_id), self.log_max_bytes)
+                except OSError as error:  # a full disk must not cost an engine
+                    log.warning("the log of %s could not be rotated: %s", engine_id, error)
+
+    @property
+    def _fleet(self) -> Fleet:
+        return self._dispatcher.fleet
+
+    def _engine(self, engine_id: str) -> Engine:
+        engine = self._fleet.get(engine_id)
+        if engine is None:
+            there_are = ", ".join(self._fleet.engines) or "none"
+            raise NotFoundError(f"there is no engine {engine_id!r}; there are: {there_are}")
+        return engine
+
+    def _check_staying(self) -> None:
+        if self.leaving:
+            raise ConflictError("Stoker is shutting down; nothing is started any more")
+
+    def _check_id(self, engine_id: str, spec: EngineSpec) -> None:
+        if not is_engine_id(engine_id):
+            message = f"{engine_id!r} can't be an engine id: use lower case letters, digits and . _ -, at most 48"
+            raise ConfigError(f"engine {spec.model!r}", [Mistake("engine_id", message)])
+        engine = self._fleet.get(engine_id)
+        if engine is not None and engine.state in _RUNNING:
+            raise ConflictError(f"there is an engine {engine_id!r} already, and it is {engine.state}")
+
+    def _describe(self, engine: Engine) -> EngineInfo:
+        return describe(engine, self.traffic.activity(engine.engine_id), self._epoch)
+
+    def _post(self, event: e.Event) -> None:
+        """Dispatch from a task of its own: for whoever may be inside a step."""
+
+        async def dispatch() -> None:
+            self.dispatch(event)
+
+        self._nursery.start_soon(dispatch)
+
+    def _execute(self, command: c.Command) -> None:
+        key = (command.engine_id, command.incarnation)
+        if isinstance(command, c.Launch):
+            self._incarnations[key] = Incarnation(*key, command.spec, command.origin, self)
+            self._nursery.start_soon(self._live, key)
+        elif isinstance(command, c.StopProcess):
+            self._incarnations[key].ask_to_stop(command.grace_seconds)
+        elif isinstance(command, c.ProbeNow):
+            self._incarnations[key].ask_to_probe()
+        else:
+            self.traffic.when_idle(command.engine_id, lambda: self._post(e.EngineIdle(*key)))
+
+    async def _live(self, key: tuple[str, int]) -> None:
+        try:
+            await self._incarnations[key].run()
+        finally:
+            del self._incarnations[key]
+
+    def _observe(self, before: Engine | None, after: Engine | None) -> None:
+        if not is_visible(before, after):
+            return
+        self.traffic.update([self._backend(engine) for engine in self._fleet.engines.values()])
+        self._changed.set()
+        self._changed = trio.Event()
+        log_change(before, after)
+        then, now = (None if engine is None else self._describe(engine) for engine in (before, after))
+        self._bulletin.publish(Change(then, now, time.time()))
+
+    def _backend(self, engine: Engine) -> Backend:
+        variable = engine.spec.api_key_env
+        key = os.environ.get(variable) if variable else None
+        return backend_of(engine, self._paths[engine.engine_id], key)

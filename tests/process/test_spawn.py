@@ -1,0 +1,81 @@
+"""What a spawned engine gets, and what a spawn that can't be says."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from stoker.errors import LaunchError, PermanentLaunchError
+from stoker.model import ExitStatus
+from stoker.supervise import proctable
+from stoker.supervise.process import spawn
+
+from .conftest import Start
+
+ABOUT_ITSELF = """
+import json, os
+print(json.dumps({
+    "session": os.getsid(0), "pid": os.getpid(), "mark": os.environ["STOKER_MARK"],
+    "stdin": os.readlink("/proc/self/fd/0"), "stdout": os.readlink("/proc/self/fd/1"),
+    "descriptors": sorted(map(int, os.listdir("/proc/self/fd"))),
+}), flush=True)
+"""
+
+
+async def test_an_engine_leads_its_own_session_and_writes_straight_into_its_log(
+    start: Start, mark: str, tmp_path: Path
+) -> None:
+    inherited = os.open("/dev/null", os.O_RDONLY)
+    os.set_inheritable(inherited, True)
+    try:
+        process = start(ABOUT_ITSELF)
+        assert await process.wait() == ExitStatus(code=0)
+    finally:
+        os.close(inherited)
+    log = tmp_path / "engine.log"
+    about = json.loads(log.read_text())
+    assert about["session"] == about["pid"] == process.pid
+    assert about["mark"] == mark
+    assert about["stdin"] == "/dev/null"
+    assert about["stdout"] == str(log)
+    assert inherited not in about["descriptors"]
+    assert log.stat().st_mode & 0o077 == 0
+
+
+async def test_a_log_keeps_what_earlier_incarnations_wrote(start: Start, tmp_path: Path) -> None:
+    for word in ("first", "second"):
+        await start(f"print('{word}')").wait()
+    assert (tmp_path / "engine.log").read_text() == "first\nsecond\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "cwd", "message"),
+    [
+        (["no-such-engine-anywhere"], None, "there is no executable 'no-such-engine-anywhere'"),
+        ([sys.executable], "/no/such/folder", "the working folder '/no/such/folder' does not exist"),
+        ([sys.executable, "nul\0byte"], None, "can't be started: embedded null byte"),
+    ],
+)
+def test_a_spawn_that_cannot_be_names_the_thing(tmp_path: Path, argv: list[str], cwd: str | None, message: str) -> None:
+    with pytest.raises(LaunchError, match=message):
+        spawn(argv, dict(os.environ), cwd, tmp_path / "log", "mark")
+
+
+def test_a_file_that_is_no_program_can_not_be_mended_by_trying_again(tmp_path: Path) -> None:
+    program = tmp_path / "engine"
+    program.write_text("#!/no/such/interpreter\n")
+    program.chmod(0o755)
+    with pytest.raises(PermanentLaunchError, match="can't be executed: No such file"):
+        spawn([str(program)], dict(os.environ), None, tmp_path / "log", "mark")
+
+
+def test_our_own_entry_can_be_read_whatever_the_process_is_called() -> None:
+    entry = proctable.read_entry(os.getpid())
+    assert entry is not None
+    assert entry.parent == os.getppid()
+    assert not entry.gone
+    assert proctable.read_entry(2**22 + 1) is None
