@@ -1,0 +1,126 @@
+"""Probes, against servers on real sockets that answer what a test wants."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from stoker.core.liveness import Verdict
+from stoker.model import Activity, EngineLoad, EngineSpec, LaunchPlan, TokenProbe
+from stoker.supervise.probe import Prober, make_client
+
+SPEC = EngineSpec(model="m", probe_timeout_seconds=0.5, stall_seconds=60)
+Answer = Callable[[str], Awaitable[str | None]]
+"""From the request's first line to the status and body of the answer; None closes without one."""
+
+
+async def healthy(_line: str) -> str | None:
+    return "200 OK"
+
+
+async def silent(_line: str) -> str | None:
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+@asynccontextmanager
+async def prober(
+    answer: Answer, activity: Activity, spec: EngineSpec = SPEC, scrape: Callable[[str], EngineLoad] | None = None
+) -> AsyncIterator[Prober]:
+    async def handle(stream: trio.SocketStream) -> None:
+        async with stream:
+            line = (await stream.receive_some(65536)).split(b"\r\n")[0].decode()
+            told = await answer(line)
+            if told is not None:
+                head, _, body = told.partition("\n")
+                await stream.send_all(
+                    f"HTTP/1.1 {head}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n{body}".encode()
+                )
+
+    async with trio.open_nursery() as nursery, make_client() as client:
+        listeners = await nursery.start(trio.serve_tcp, handle, 0)
+        port = listeners[0].socket.getsockname()[1]
+        plan = LaunchPlan(
+            base_url=f"http://127.0.0.1:{port}",
+            metrics_path="/metrics" if scrape else None,
+            token_probe=TokenProbe(path="/v1/completions", body={"max_tokens": 1}),
+        )
+        yield Prober(client, plan, lambda: spec, lambda: activity, scrape or (lambda _: EngineLoad()), {})
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_200_is_alive() -> None:
+    async with prober(healthy, Activity()) as asking:
+        assert (await asking.probe()).verdict is Verdict.ALIVE
+
+
+async def test_a_503_fails_and_says_so() -> None:
+    async def loading(_line: str) -> str | None:
+        return "503 Loading"
+
+    async with prober(loading, Activity()) as asking:
+        result = await asking.probe()
+    assert result.verdict is Verdict.FAILED
+    assert result.error == "/health answered 503"
+
+
+async def test_a_closed_connection_fails_and_says_so() -> None:
+    async def rude(_line: str) -> str | None:
+        return None
+
+    async with prober(rude, Activity(active_requests=5)) as asking:
+        result = await asking.probe()
+    assert result.verdict is Verdict.FAILED
+    assert "/health" in result.error
+
+
+async def test_a_time_out_counts_for_an_idle_engine_and_not_for_one_at_work() -> None:
+    async with prober(silent, Activity()) as asking:
+        result = await asking.probe()
+        assert result.verdict is Verdict.FAILED
+        assert "did not answer within 0.5 s" in result.error
+    async with prober(silent, Activity(active_requests=1, progress_at=trio.current_time())) as asking:
+        assert (await asking.probe()).verdict is Verdict.EXCUSED
+
+
+@pytest.mark.parametrize("token_status", ["200 OK", "400 Bad", "500 Dead", "hang"])
+async def test_healthy_but_producing_nothing_is_asked_for_a_token(token_status: str) -> None:
+    asked: list[str] = []
+
+    async def answer(line: str) -> str | None:
+        asked.append(line)
+        if "completions" not in line:
+            return "200 OK"
+        return await silent(line) if token_status == "hang" else token_status
+
+    impatient = EngineSpec(model="m", probe_timeout_seconds=0.2, stall_seconds=0)
+    async with prober(answer, Activity(active_requests=1), impatient) as asking:
+        result = await asking.probe()
+    assert asked[-1] == "POST /v1/completions HTTP/1.1"
+    if token_status in ("200 OK", "400 Bad"):  # whoever refuses still works
+        assert result.verdict is Verdict.ALIVE
+    else:
+        assert result.stalled
+        assert "no progress for 0 s; a one-token request" in result.error
+
+
+async def test_a_long_prefill_is_seen_in_the_counters_and_excused() -> None:
+    counter = [0.0]
+
+    async def answer(line: str) -> str | None:
+        if "metrics" in line:
+            counter[0] += 1
+            return f"200 OK\n{counter[0]}"
+        return "200 OK"
+
+    patience = EngineSpec(model="m", stall_seconds=0.2, probe_interval_seconds=0.0)
+    activity = Activity(active_requests=1)
+    async with prober(answer, activity, patience, lambda text: EngineLoad(progress=float(text))) as asking:
+        verdicts = set()
+        end = trio.current_time() + 1
+        while trio.current_time() < end:
+            verdicts.add((await asking.probe()).verdict)
+    assert verdicts == {Verdict.ALIVE}
