@@ -1,0 +1,216 @@
+"""Engines that live, fail, come back and go, in real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import attrs
+import pytest
+import trio
+
+from stoker.errors import ConfigError, ConflictError, NotFoundError
+from stoker.home import Home
+from stoker.model import EngineInfo, EngineSpec, EngineState
+from stoker.supervise.leftovers import end_leftovers
+from stoker.testing.engines import fake_engine_spec, open_fake_engine
+from stoker.testing.fake_engine.faults import Faults
+
+from .conftest import OpenSupervisor, marked, quick, until
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # killed supervisors leave their children to us
+
+
+def spec(*, faults: Faults | None = None, **fields: object) -> EngineSpec:
+    return attrs.evolve(quick(fake_engine_spec(faults=faults or Faults())), **fields)  # type: ignore[arg-type]
+
+
+async def test_an_engine_starts_is_ready_and_stops_without_a_trace(open_supervisor: OpenSupervisor, home: Home) -> None:
+    async with open_supervisor() as supervisor:
+        (engine_id,) = supervisor.start(spec())
+        assert supervisor.info(engine_id).state is EngineState.STARTING
+        info = await supervisor.wait_until_settled(engine_id)
+        assert info.state is EngineState.READY
+        assert info.pid in {entry.pid for entry in marked(home)}
+        assert info.base_url == f"http://127.0.0.1:{info.port}"
+        supervisor.stop(engine_id)
+        stopped = await supervisor.wait_until_stopped(engine_id)
+        assert stopped is not None
+        assert stopped.pid is None
+        assert marked(home) == []
+        assert "listening on" in await supervisor.log_text(engine_id, 5)
+
+
+async def test_a_killed_engine_is_replaced_in_its_place(open_supervisor: OpenSupervisor, home: Home) -> None:
+    async with open_supervisor() as supervisor:
+        ids = supervisor.start(spec(replicas=2))
+        for engine_id in ids:
+            await supervisor.wait_until_settled(engine_id)
+        before = supervisor.info(ids[0])
+        assert before.pid is not None
+        os.kill(before.pid, signal.SIGKILL)
+        await until(supervisor, ids[0], lambda info: info.state is EngineState.ERROR)
+        await until(supervisor, ids[0], lambda info: info.state is EngineState.READY)
+        after = supervisor.info(ids[0])
+        assert after.restarts == 1
+        assert after.last_exit == "killed by signal 9"
+        assert [info.engine_id for info in supervisor.infos()] == list(ids)
+        assert supervisor.info(ids[1]).restarts == 0
+        assert len({entry.session for entry in marked(home)}) == 2
+
+
+async def test_an_engine_that_exits_at_once_is_given_up_with_the_end_of_its_log(
+    open_supervisor: OpenSupervisor, home: Home
+) -> None:
+    async with open_supervisor() as supervisor:
+        bad = spec(faults=Faults(exit_at_start=3, message="ValueError: no such model"), restart_limit=2)
+        (engine_id,) = supervisor.start(bad)
+        first = await supervisor.wait_until_settled(engine_id)
+        assert first.state is EngineState.ERROR
+        assert "exit code 3" in (first.last_error or "")
+        assert "ValueError: no such model" in (first.last_error or "")
+        await until(supervisor, engine_id, lambda info: "given up" in info.reason)
+        assert supervisor.info(engine_id).restarts == 2
+        assert marked(home) == []
+
+
+@pytest.mark.parametrize("faults", [Faults(child=True), Faults(setsid_grandchild=True), Faults(double_fork=True)])
+async def test_what_a_killed_engine_leaves_behind_is_ended_before_it_starts_again(
+    open_supervisor: OpenSupervisor, home: Home, faults: Faults
+) -> None:
+    async with open_supervisor() as supervisor:
+        (engine_id,) = supervisor.start(spec(faults=faults, restart_limit=0))
+        info = await supervisor.wait_until_settled(engine_id)
+        assert len(marked(home)) > 1
+        assert info.pid is not None
+        os.kill(info.pid, signal.SIGKILL)
+        await until(supervisor, engine_id, lambda info: info.pid is None)
+        assert supervisor.info(engine_id).state is EngineState.ERROR
+        assert marked(home) == []
+
+
+async def test_a_stopped_process_fails_three_probes_and_is_replaced(open_supervisor: OpenSupervisor) -> None:
+    async with open_supervisor() as supervisor:
+        (engine_id,) = supervisor.start(spec())
+        info = await supervisor.wait_until_settled(engine_id)
+        assert info.pid is not None
+        os.kill(info.pid, signal.SIGSTOP)
+        await until(supervisor, engine_id, lambda info: info.restarts == 1)
+        settled = await supervisor.wait_until_settled(engine_id)
+        assert settled.state is EngineState.READY
+        assert "3 probes in a row failed" in (settled.last_error or "")
+
+
+async def test_an_engine_that_never_gets_ready_is_an_error_when_its_time_is_up(
+    open_supervisor: OpenSupervisor,
+) -> None:
+    async with open_supervisor() as supervisor:
+        (engine_id,) = supervisor.start(
+            spec(faults=Faults(never_ready=True), startup_timeout_seconds=1.5, restart_limit=0)
+        )
+        info = await supervisor.wait_until_settled(engine_id)
+        assert info.state is EngineState.ERROR
+        assert info.last_error == "not ready 1.5 s after its start"
+
+
+async def test_a_missing_executable_is_said_at_once_and_not_retried(open_supervisor: OpenSupervisor) -> None:
+    async with open_supervisor() as supervisor:
+        supervisor.start(spec(command=("no-such-program", "{port}")), "typo")
+        info = await supervisor.wait_until_settled("typo")
+        assert info.state is EngineState.ERROR
+        assert info.restart_at is None
+        assert "there is no executable 'no-such-program'" in (info.last_error or "")
+
+
+async def test_what_can_not_be_is_refused_and_hurts_nobody(open_supervisor: OpenSupervisor) -> None:
+    async with open_supervisor() as supervisor:
+        supervisor.start(spec(), "one")
+        with pytest.raises(NotFoundError, match=r"no runtime 'vlm'.*there are: .*vllm"):
+            supervisor.start(EngineSpec(model="m", runtime="vlm"))
+        with pytest.raises(ConfigError, match="there is no command"):
+            supervisor.start(EngineSpec(model="m", runtime="command"))
+        with pytest.raises(ConflictError, match="'one' already"):
+            supervisor.start(spec(), "one")
+        with pytest.raises(ConfigError, match="can't be an engine id"):
+            supervisor.start(spec(), "../one")
+        with pytest.raises(NotFoundError, match="no engine 'two'; there are: one"):
+            supervisor.stop("two")
+        assert (await supervisor.wait_until_settled("one")).state is EngineState.READY
+
+
+async def test_a_registered_url_is_watched_but_never_stopped(open_supervisor: OpenSupervisor) -> None:
+    async with open_fake_engine("far") as far, open_supervisor() as supervisor:
+        url = quick(EngineSpec(model="far", runtime="remote", url=far.base_url))
+        engine_id = supervisor.register(url)
+        assert (await supervisor.wait_until_settled(engine_id)).state is EngineState.READY
+        with pytest.raises(ConflictError, match="registered for 'far' already"):
+            supervisor.register(url)
+        os.kill(far.pid, signal.SIGSTOP)
+        await until(supervisor, engine_id, lambda info: info.state is EngineState.ERROR)
+        os.kill(far.pid, signal.SIGCONT)
+        await until(supervisor, engine_id, lambda info: info.state is EngineState.READY)
+        supervisor.stop(engine_id, forget=True)
+        assert await supervisor.wait_until_stopped(engine_id) is None
+        assert far.process.poll() is None
+
+
+async def test_a_restart_is_a_new_process_under_the_same_id(open_supervisor: OpenSupervisor) -> None:
+    async with open_supervisor() as supervisor:
+        (engine_id,) = supervisor.start(spec())
+        old = await supervisor.wait_until_settled(engine_id)
+        supervisor.restart(engine_id)
+        new = await supervisor.wait_until_settled(engine_id)
+        assert new.state is EngineState.READY
+        assert new.pid != old.pid
+        assert new.created_at == old.created_at
+
+
+async def test_changes_are_told_in_order_and_heartbeats_are_not_changes(open_supervisor: OpenSupervisor) -> None:
+    async with open_supervisor() as supervisor:
+        with supervisor.subscribe() as changes:
+            (engine_id,) = supervisor.start(spec())
+            await supervisor.wait_until_settled(engine_id)
+            heartbeat = supervisor.info(engine_id).last_heartbeat
+            while supervisor.info(engine_id).last_heartbeat == heartbeat:
+                await trio.sleep(0.01)
+            supervisor.stop(engine_id, drain_timeout_seconds=0, forget=True)
+            await supervisor.wait_until_stopped(engine_id)
+            seen: list[EngineInfo | None] = []
+            while seen[-1:] != [None]:
+                seen.append((await changes.receive()).after)
+    states = [info.state.value for info in seen if info is not None]
+    assert list(dict.fromkeys(states)) == ["STARTING", "READY", "DRAINING"]
+    assert len(seen) < 10
+
+
+async def test_a_supervisor_that_breaks_leaves_no_process_behind(open_supervisor: OpenSupervisor, home: Home) -> None:
+    async def break_down() -> None:
+        async with open_supervisor() as supervisor:
+            (engine_id,) = supervisor.start(spec(faults=Faults(setsid_grandchild=True)))
+            await supervisor.wait_until_settled(engine_id)
+            assert marked(home)
+            raise LookupError("a defect")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await break_down()
+    assert caught.group_contains(LookupError)
+    assert marked(home) == []
+
+
+async def test_engines_of_a_killed_run_are_ended_by_the_next(home: Home) -> None:
+    """A supervisor that is killed leaves its engines running; the next one on the same home finds them."""
+    argv = fake_engine_spec().command[:3]
+    async with open_fake_engine() as stranger:
+        process = await trio.lowlevel.open_process(
+            [*argv, "--port", "0", "--model", "m"],
+            env={**os.environ, **fake_engine_spec().env, "STOKER_MARK": f"{home.digest}:dead:engine:1"},
+            start_new_session=True,
+        )
+        with trio.fail_after(20):
+            while not marked(home):
+                await trio.sleep(0.01)
+            left = await end_leftovers(home.digest)
+        assert left.found == (process.pid,)
+        assert left.remaining == ()
+        assert await process.wait() < 0
+        assert stranger.process.poll() is None
