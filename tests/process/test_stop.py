@@ -71,6 +71,15 @@ async def test_nothing_is_left_after_a_stop(start: Start, mark: str, tmp_path: P
     assert left(mark) == []
 
 
+async def test_without_grace_whoever_left_the_group_is_killed_too(start: Start, mark: str, tmp_path: Path) -> None:
+    """A second Ctrl-C once left them: SIGKILL went to the group for as long as its leader was not reaped."""
+    process = start(GRANDCHILD_IN_ITS_OWN_SESSION)
+    await until(lambda: says(tmp_path, "grandchild"))
+    with trio.fail_after(10):
+        assert await process.stop(grace_seconds=0) == ""
+    assert left(mark) == []
+
+
 async def test_an_engine_that_ignores_sigterm_is_killed_after_its_grace(start: Start, tmp_path: Path) -> None:
     process = start(IGNORE_TERM)
     await until(lambda: says(tmp_path, "ready"))

@@ -85,11 +85,13 @@ class EngineProcess:
 
     async def _kill(self) -> None:
         with trio.move_on_after(UNKILLABLE_SECONDS):
+            await self._signal(signal.SIGKILL)
             empty_in_a_row = 0
             while empty_in_a_row < 2:  # a scan is not atomic: a process can fork past it once
                 left = await self._members()
                 empty_in_a_row = 0 if left else empty_in_a_row + 1
-                await self._signal(signal.SIGKILL)
+                # One by one: a group's signal misses whoever left the group.
+                await trio.to_thread.run_sync(proctable.send, left, signal.SIGKILL)
                 await trio.sleep(0.01 if left else 0)
             await self.wait()
 
