@@ -1,6 +1,7 @@
 """What plugins implement. A plugin's hooks (:mod:`stoker.hookspecs`) return objects of these shapes.
 
-All of them are called on the event loop and must return at once: no I/O, no sleeping, no locks.
+Except for :meth:`EngineRuntime.plan` all of them are called on the event loop and must return at once: no I/O, no
+sleeping, no locks.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class EngineRuntime(Protocol):
     def plan(self, spec: EngineSpec, placement: Placement, port: int) -> LaunchPlan:
         """The command that starts ``spec`` on ``port``. ``placement.python`` is the environment's interpreter.
 
+        Called in a worker thread, so that it may look at the disk. It starts nothing and changes nothing.
         Raises :class:`stoker.errors.LaunchError` (or the permanent kind) with a remedy when there is none.
         """
         ...

@@ -138,14 +138,15 @@ class EnvironmentSpec:
     """What a runtime needs installed beside it, in a virtual environment of its own.
 
     ``requirements`` are pip requirements with their dependencies, ``bare_requirements`` without (``--no-deps``, for
-    packages that only carry weights), ``remove`` are packages to take out again afterwards. ``files`` are written into
-    the environment's ``share/stoker`` folder; ``prepare`` is a command run last, in which ``{python}`` and ``{share}``
-    are replaced.
+    packages that only carry weights), ``remove`` are packages to take out again afterwards. ``env`` are variables
+    set for the installing pip where the user has not set them. ``files`` are written into the environment's
+    ``share/stoker`` folder; ``prepare`` is a command run last, in which ``{python}`` and ``{share}`` are replaced.
     """
 
     requirements: tuple[str, ...]
     bare_requirements: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
+    env: Mapping[str, str] = NOTHING
     files: Mapping[str, str] = NOTHING
     prepare: tuple[str, ...] = ()
     summary: str = ""
@@ -241,7 +242,7 @@ class Gpu:
 
 @attrs.frozen(kw_only=True)
 class GpuReport:
-    """The GPUs of this machine, or an empty list and the reason why there are none to see."""
+    """The GPUs of this machine. ``reason`` says why there are none to see, or which of them could not be read."""
 
     gpus: tuple[Gpu, ...] = ()
     reason: str | None = None

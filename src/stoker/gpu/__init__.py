@@ -1,0 +1,1 @@
+"""The GPUs of this machine: what NVML says of them."""

@@ -1,0 +1,206 @@
+"""The suites find what is wrong: each of these plugins breaks one promise, and one test of its suite says so."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import pytest
+
+from stoker.builtin.policies import LeastLoad
+from stoker.builtin.runtimes import Command
+from stoker.builtin.schedulers import Pack
+from stoker.contracts import EngineRuntime, GpuScheduler, RoutingPolicy
+from stoker.model import (
+    Candidate,
+    EngineLoad,
+    EngineSpec,
+    Gpu,
+    LaunchPlan,
+    Placement,
+    Refusal,
+    RouteRequest,
+    TokenProbe,
+)
+from stoker.testing.engines import fake_engine_env, fake_engine_spec
+from stoker.testing.policies import PolicyConformance
+from stoker.testing.runtimes import RuntimeConformance
+from stoker.testing.schedulers import SchedulerConformance
+
+
+def run(suite: object, test: str) -> None:
+    getattr(suite, f"test_{test}")()
+
+
+class Stranger(LeastLoad):
+    def choose(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> Candidate:
+        return Candidate(engine_id="of its own making", in_flight=0)
+
+
+class Sorter(LeastLoad):
+    def choose(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> Candidate:
+        if isinstance(candidates, list):
+            candidates.append(candidates[0])
+        return candidates[0]
+
+
+class Bookkeeper(LeastLoad):
+    def __init__(self) -> None:
+        super().__init__()
+        self.chosen: Candidate | None = None
+
+    def choose(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> Candidate:
+        self.chosen = super().choose(request, candidates, now)
+        return self.chosen
+
+    def opened(self, request: RouteRequest, candidate: Candidate) -> None:
+        if candidate != self.chosen:
+            raise KeyError(candidate.engine_id)
+
+
+class Curious(LeastLoad):
+    needs = frozenset({"address"})
+
+
+class Nameless(LeastLoad):
+    name = "Least Load"
+
+
+@pytest.mark.parametrize(
+    ("policy", "test"),
+    [
+        (Stranger, "of_one_candidate_it_chooses_that"),
+        (Stranger, "it_always_chooses_a_candidate"),
+        (Sorter, "it_does_not_change_what_it_is_offered"),
+        (Bookkeeper, "it_bears_a_lease_on_an_engine_it_did_not_choose"),
+        (Curious, "it_asks_for_nothing_a_request_does_not_have"),
+        (Nameless, "it_is_a_policy_with_a_name_one_can_write"),
+    ],
+)
+def test_a_policy_that_breaks_a_promise_is_found_out(policy: type[LeastLoad], test: str) -> None:
+    class Suite(PolicyConformance):
+        def make_policy(self) -> RoutingPolicy:
+            return policy()
+
+    with pytest.raises((AssertionError, KeyError)):
+        run(Suite(), test)
+
+
+class Scheduler(Pack):
+    def place(
+        self, spec: EngineSpec, gpus: Sequence[Gpu], reservations: Mapping[str, Sequence[str]]
+    ) -> Placement | Refusal:
+        return self.changed(spec, super().place(spec, gpus, reservations), gpus)
+
+    def changed(self, spec: EngineSpec, answer: Placement | Refusal, gpus: Sequence[Gpu]) -> Placement | Refusal:
+        return answer
+
+
+class Overcommitting(Scheduler):
+    def changed(self, spec: EngineSpec, answer: Placement | Refusal, gpus: Sequence[Gpu]) -> Placement | Refusal:
+        return Placement(gpus=tuple(gpu.uuid for gpu in gpus[: spec.gpus]))
+
+
+class Stingy(Scheduler):
+    def changed(self, spec: EngineSpec, answer: Placement | Refusal, gpus: Sequence[Gpu]) -> Placement | Refusal:
+        return Refusal(reason="not today")
+
+
+class Silent(Scheduler):
+    def changed(self, spec: EngineSpec, answer: Placement | Refusal, gpus: Sequence[Gpu]) -> Placement | Refusal:
+        return Refusal(reason="") if isinstance(answer, Refusal) else answer
+
+
+class Doubling(Scheduler):
+    def changed(self, spec: EngineSpec, answer: Placement | Refusal, gpus: Sequence[Gpu]) -> Placement | Refusal:
+        return attrs.evolve(answer, gpus=answer.gpus[:1] * spec.gpus) if isinstance(answer, Placement) else answer
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "test"),
+    [
+        (Overcommitting, "it_gives_free_gpus_in_the_number_asked_for_or_a_reason"),
+        (Overcommitting, "a_refusal_says_who_holds_the_gpus"),
+        (Overcommitting, "more_gpus_than_there_are_are_refused"),
+        (Stingy, "an_engine_without_gpus_is_never_refused"),
+        (Stingy, "empty_gpus_are_not_refused"),
+        (Silent, "it_gives_free_gpus_in_the_number_asked_for_or_a_reason"),
+        (Doubling, "it_gives_free_gpus_in_the_number_asked_for_or_a_reason"),
+    ],
+)
+def test_a_scheduler_that_breaks_a_promise_is_found_out(scheduler: type[Scheduler], test: str) -> None:
+    class Suite(SchedulerConformance):
+        def make_scheduler(self) -> GpuScheduler:
+            return scheduler()
+
+    with pytest.raises(AssertionError):
+        run(Suite(), test)
+
+
+class Runtime(Command):
+    """A right runtime whose plans can be spoiled."""
+
+    def __init__(self, spoil: Callable[[LaunchPlan], LaunchPlan] = lambda plan: plan) -> None:
+        self.spoil = spoil
+
+    def plan(self, spec: EngineSpec, placement: Placement, port: int) -> LaunchPlan:
+        return self.spoil(super().plan(spec, placement, port))
+
+
+ELSEWHERE = TokenProbe(path="/elsewhere", body={"a": 1})
+
+
+def spoiled(**changes: Any) -> Callable[[], EngineRuntime]:
+    return lambda: Runtime(lambda plan: attrs.evolve(plan, **changes))
+
+
+class Raising(Runtime):
+    def check(self, spec: EngineSpec) -> Sequence[str]:
+        return [] if spec.command[0] else ["there is no command"]
+
+
+class Trusting(Runtime):
+    def scrape(self, text: str) -> EngineLoad:
+        return EngineLoad(running=float("nan") if "NaN" in text else 0.0)
+
+
+def shell(plan: LaunchPlan) -> LaunchPlan:
+    return attrs.evolve(plan, argv=("sh", "-c", " ".join(plan.argv)))
+
+
+@pytest.mark.parametrize(
+    ("make", "test"),
+    [
+        (lambda: Runtime(shell), "arguments_reach_the_engine_as_they_are"),
+        (spoiled(env={}), "the_users_environment_and_folder_are_kept"),
+        (spoiled(env={}), "the_engine_learns_its_gpus"),
+        (spoiled(argv=("serve",)), "the_engine_learns_the_names_of_its_model"),
+        (spoiled(health_path="health"), "paths_are_paths"),
+        (spoiled(token_probe=ELSEWHERE), "the_token_probe_is_a_request_the_engine_serves"),
+        (spoiled(base_url="http://127.0.0.1:1"), "the_engine_is_told_where_to_listen_and_found_there"),
+        (spoiled(base_url="http://127.0.0.1:1"), "each_replica_has_a_port_of_its_own"),
+        (Raising, "whatever_a_spec_says_it_is_answered_in_sentences"),
+        (Trusting, "any_metrics_page_can_be_read"),
+    ],
+)
+def test_a_runtime_that_breaks_a_promise_is_found_out(make: Callable[[], EngineRuntime], test: str) -> None:
+    class Suite(RuntimeConformance):
+        def make_runtime(self) -> EngineRuntime:
+            return make()
+
+        def good_specs(self) -> Sequence[EngineSpec]:
+            return [fake_engine_spec("tiny", names=("small",))]
+
+    with pytest.raises((AssertionError, IndexError)):
+        run(Suite(), test)
+
+
+def test_to_import_the_package_needs_neither_pytest_nor_hypothesis() -> None:
+    code = "import sys, stoker.testing, stoker.testing.engines; print({'pytest', 'hypothesis'} & sys.modules.keys())"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=dict(fake_engine_env()), capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "set()\n"
