@@ -19,6 +19,7 @@ from stoker.home import Home
 from stoker.model import EngineInfo, EngineSpec, GpuReport
 from stoker.plugins import build_plugin_manager, build_registry
 from stoker.supervise import probe, proctable
+from stoker.supervise.crew import Crew
 from stoker.supervise.placing import Placer
 from stoker.supervise.supervisor import Supervisor
 
@@ -51,16 +52,16 @@ async def _open(home: Home) -> AsyncIterator[Supervisor]:
     table = RoutingTable(LeastLoad(), LeastLoad(), clock=trio.current_time)
     with trio.fail_after(HANG_GUARD_SECONDS):
         async with probe.make_client() as client, trio.open_nursery() as nursery:
-            supervisor = Supervisor(
+            crew = Crew(
                 home=home,
                 run_id=os.urandom(4).hex(),
                 runtimes=registry.runtimes,
                 placer=Placer(registry.scheduler("none"), GpuReport, lambda _: None),
                 traffic=table,
                 client=client,
-                log_max_bytes=2**20,
                 nursery=nursery,
             )
+            supervisor = Supervisor(crew, table, log_max_bytes=2**20)
             nursery.start_soon(supervisor.run_timer)
             yield supervisor
             supervisor.leave(hurry=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import attrs
 import pytest
 import trio
 
@@ -105,6 +106,14 @@ async def test_healthy_but_producing_nothing_is_asked_for_a_token(token_status: 
     else:
         assert result.stalled
         assert "no progress for 0 s; a one-token request" in result.error
+
+
+async def test_an_engine_that_can_not_be_asked_for_a_token_is_judged_by_its_health() -> None:
+    impatient = EngineSpec(model="m", probe_timeout_seconds=0.2, stall_seconds=0)
+    for answer, verdict in ((healthy, Verdict.ALIVE), (silent, Verdict.FAILED)):
+        async with prober(answer, Activity(active_requests=1), impatient) as asking:
+            asking.plan = attrs.evolve(asking.plan, token_probe=None)
+            assert (await asking.probe()).verdict is verdict
 
 
 async def test_a_long_prefill_is_seen_in_the_counters_and_excused() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -16,8 +16,9 @@ from stoker.contracts import EngineRuntime
 from stoker.core import events as e
 from stoker.core.liveness import Verdict
 from stoker.errors import LaunchError, PermanentLaunchError
-from stoker.model import Activity, EngineSpec, EngineState, LaunchPlan, Origin, Placement
+from stoker.model import Activity, EngineSpec, LaunchPlan, Origin, Placement
 from stoker.supervise import logs, probe
+from stoker.supervise.placing import Placer
 from stoker.supervise.process import EngineProcess, spawn
 
 STARTING_PROBE_SECONDS = 0.25
@@ -25,39 +26,21 @@ CRASH_GRACE_SECONDS = 2.0  # for engines of a supervisor that is itself coming d
 
 
 class Surroundings(Protocol):
-    """What an incarnation needs of its supervisor."""
+    """What an incarnation needs besides its spec and its runtime."""
 
     @property
     def client(self) -> httpx2.AsyncClient:
         """The client for probes."""
         ...
 
-    def dispatch(self, event: e.Event) -> None:
-        """Let an event happen."""
+    @property
+    def placer(self) -> Placer:
+        """Gives it GPUs and an interpreter."""
         ...
 
-    def state_of(self, engine_id: str) -> EngineState | None:
-        """The engine's state now."""
-        ...
-
-    def activity_of(self, engine_id: str) -> Activity:
+    @property
+    def traffic(self) -> Watched:
         """What the data plane sees of it."""
-        ...
-
-    def runtime_of(self, spec: EngineSpec) -> EngineRuntime:
-        """The runtime of a spec."""
-        ...
-
-    async def place(self, engine_id: str, spec: EngineSpec) -> Placement:
-        """GPUs and an interpreter for it. Raises LaunchError."""
-        ...
-
-    def release(self, engine_id: str) -> None:
-        """Its GPUs are free again."""
-        ...
-
-    async def memory_back(self, gpus: tuple[str, ...], pids: frozenset[int]) -> str:
-        """Wait for the GPUs' memory; empty, or a note of what did not come back."""
         ...
 
     def log_of(self, engine_id: str) -> Path:
@@ -66,6 +49,14 @@ class Surroundings(Protocol):
 
     def mark_of(self, engine_id: str, incarnation: int) -> str:
         """The marker for its environment."""
+        ...
+
+
+class Watched(Protocol):
+    """The part of the data plane that knows how busy an engine is."""
+
+    def activity(self, engine_id: str) -> Activity:
+        """What it is doing."""
         ...
 
 
@@ -80,7 +71,10 @@ class Incarnation:
     number: int
     spec: EngineSpec
     origin: Origin
+    runtime: EngineRuntime
     around: Surroundings
+    dispatch: Callable[[e.Event], None]
+    _starting: bool = True
     _process: EngineProcess | None = None
     _log_start: int = 0
     _grace_seconds: float | None = None
@@ -104,23 +98,23 @@ class Incarnation:
         note = ""
         try:
             try:
-                placement = await self.around.place(self.engine_id, self.spec)
+                placement = await self.around.placer.place(self.engine_id, self.spec)
                 plan, port = await self._launch(placement)
             except LaunchError as error:
                 retryable = not isinstance(error, PermanentLaunchError)
-                self.around.dispatch(e.LaunchFailed(self.engine_id, self.number, str(error), retryable))
+                self.dispatch(e.LaunchFailed(self.engine_id, self.number, str(error), retryable))
                 return
-            self.around.dispatch(e.Launched(self.engine_id, self.number, self._endpoint(plan, port, placement)))
+            self.dispatch(e.Launched(self.engine_id, self.number, self._endpoint(plan, port, placement)))
             await self._watch(plan)
         finally:
             with trio.CancelScope(shield=True):
                 note = await self._stop(placement)
-            self.around.release(self.engine_id)
-        self.around.dispatch(e.ProcessStopped(self.engine_id, self.number, note))
+            self.around.placer.release(self.engine_id)
+        self.dispatch(e.ProcessStopped(self.engine_id, self.number, note))
 
     async def _launch(self, placement: Placement) -> tuple[LaunchPlan, int]:
         port = self.spec.port or free_port(placement.host)
-        plan = self._plan(placement, port)
+        plan = await trio.to_thread.run_sync(self._plan, placement, port)
         if plan.argv:
             log = self.around.log_of(self.engine_id)
             heading = f"--- stoker: {self.engine_id}, incarnation {self.number}: {' '.join(plan.argv)}"
@@ -133,7 +127,7 @@ class Incarnation:
 
     def _plan(self, placement: Placement, port: int) -> LaunchPlan:
         try:
-            return self.around.runtime_of(self.spec).plan(self.spec, placement, port)
+            return self.runtime.plan(self.spec, placement, port)
         except LaunchError:
             raise
         except Exception as error:  # the plugin boundary: a runtime's defect costs its engine, and is named
@@ -160,7 +154,7 @@ class Incarnation:
         status = await process.wait()
         log = self.around.log_of(self.engine_id)
         text = await trio.to_thread.run_sync(lambda: logs.tail(log, since=self._log_start))
-        self.around.dispatch(e.ProcessExited(self.engine_id, self.number, status, logs.excerpt(text)))
+        self.dispatch(e.ProcessExited(self.engine_id, self.number, status, logs.excerpt(text)))
 
     async def _probe_for_ever(self, plan: LaunchPlan) -> None:
         key = os.environ.get(self.spec.api_key_env) if self.spec.api_key_env else None
@@ -168,26 +162,26 @@ class Incarnation:
             client=self.around.client,
             plan=plan,
             spec=lambda: self.spec,
-            activity=lambda: self.around.activity_of(self.engine_id),
-            scrape=self.around.runtime_of(self.spec).scrape,
+            activity=lambda: self.around.traffic.activity(self.engine_id),
+            scrape=self.runtime.scrape,
             headers={"Authorization": f"Bearer {key}"} if key else {},
         )
         while True:
             self._probe_asked = trio.Event()
             self._report_probe(await prober.probe())
-            starting = self.around.state_of(self.engine_id) is EngineState.STARTING
-            quick = starting and self.origin is Origin.MANAGED
+            quick = self._starting and self.origin is Origin.MANAGED
             pause = STARTING_PROBE_SECONDS if quick else self.spec.probe_interval_seconds
             with trio.move_on_after(pause):
                 await self._probe_asked.wait()
 
     def _report_probe(self, result: probe.ProbeResult) -> None:
         if result.verdict is Verdict.ALIVE:
-            self.around.dispatch(e.ProbeSucceeded(self.engine_id, self.number))
+            self._starting = False
+            self.dispatch(e.ProbeSucceeded(self.engine_id, self.number))
         elif result.stalled:
-            self.around.dispatch(e.EngineStalled(self.engine_id, self.number, result.error))
+            self.dispatch(e.EngineStalled(self.engine_id, self.number, result.error))
         elif result.verdict is Verdict.FAILED:
-            self.around.dispatch(e.ProbeFailed(self.engine_id, self.number, result.error))
+            self.dispatch(e.ProbeFailed(self.engine_id, self.number, result.error))
 
     async def _stop(self, placement: Placement) -> str:
         if self._process is None:
@@ -195,7 +189,7 @@ class Incarnation:
         grace = CRASH_GRACE_SECONDS if self._grace_seconds is None else self._grace_seconds
         notes = [await self._process.stop(grace)]
         if placement.gpus:
-            notes.append(await self.around.memory_back(placement.gpus, self._process.seen))
+            notes.append(await self.around.placer.memory_back(placement.gpus, self._process.seen))
         return "; ".join(filter(None, notes))
 
 

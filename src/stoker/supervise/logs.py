@@ -50,15 +50,20 @@ def rotate(path: Path, max_bytes: int) -> bool:
 
 def tail(path: Path, lines: int | None = None, *, since: int = 0) -> str:
     """The last ``lines`` lines (None: all that is read) of the last 256 KiB, from the offset ``since`` on."""
+    return _tail_and_end(path, lines, since)[0]
+
+
+def _tail_and_end(path: Path, lines: int | None, since: int = 0) -> tuple[str, int]:
+    """A tail, and the offset at which it ends: what is appended meanwhile comes after it."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            start = since if since <= size else 0  # rotated meanwhile
-            file.seek(max(start, size - READ_BYTES))
-            text = file.read(READ_BYTES).decode(errors="replace")
+            start = max(since if since <= size else 0, size - READ_BYTES)  # 0: rotated meanwhile
+            file.seek(start)
+            text = file.read(size - start).decode(errors="replace")
     except FileNotFoundError:
-        return ""
-    return text if lines is None else "".join(text.splitlines(keepends=True)[-lines:] if lines else ())
+        return "", 0
+    return (text if lines is None else "".join(text.splitlines(keepends=True)[-lines:] if lines else ())), size
 
 
 def excerpt(text: str) -> str:
@@ -75,8 +80,7 @@ def excerpt(text: str) -> str:
 
 async def follow(path: Path, lines: int) -> AsyncIterator[bytes]:
     """The last ``lines`` lines, then whatever is appended, for ever; rotation is followed. Cancel it to end it."""
-    text = await trio.to_thread.run_sync(tail, path, lines)
-    offset = await trio.to_thread.run_sync(_size, path)
+    text, offset = await trio.to_thread.run_sync(_tail_and_end, path, lines)
     if text:
         yield text.encode()
     while True:

@@ -52,7 +52,7 @@ class Prober:
             now=now,
         )
         if verdict is Verdict.TRY_A_REQUEST:
-            return await self._ask_for_a_token(activity)
+            return await self._ask_for_a_token(activity, error)
         return ProbeResult(verdict, error if verdict is Verdict.FAILED else "")
 
     async def _progress_at(self, activity: Activity, now: float) -> float:
@@ -91,10 +91,12 @@ class Prober:
             return f"{path} answered {answer.status_code}", False
         return "", False
 
-    async def _ask_for_a_token(self, activity: Activity) -> ProbeResult:
+    async def _ask_for_a_token(self, activity: Activity, error: str) -> ProbeResult:
         told = f"{activity.active_requests} requests in flight and no progress for {self.spec().stall_seconds:g} s"
-        if self.plan.token_probe is None:
-            return ProbeResult(Verdict.FAILED, told, stalled=True)
+        if self.plan.token_probe is None:  # nothing but its health can be asked
+            return (
+                ProbeResult(Verdict.FAILED, f"{told}; {error}", stalled=True) if error else ProbeResult(Verdict.ALIVE)
+            )
         url = self.plan.base_url + self.plan.token_probe.path
         patience = TOKEN_PATIENCE * self.spec().probe_timeout_seconds
         try:

@@ -5,29 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Protocol
 
 import attrs
-import httpx2
 import trio
 
 from stoker.contracts import EngineRuntime
-from stoker.core import commands as c
 from stoker.core import events as e
 from stoker.core.describe import backend_of, describe
 from stoker.core.engine import Engine, Fleet, Phase
 from stoker.core.naming import expand, free_id, is_engine_id
 from stoker.errors import ConfigError, ConflictError, Mistake, NotFoundError, PluginError
-from stoker.home import Home
-from stoker.model import Activity, Backend, EngineInfo, EngineSpec, EngineState, Origin, Placement
-from stoker.supervise import logs
+from stoker.model import Backend, EngineInfo, EngineSpec, EngineState, Origin
+from stoker.supervise import crew, logs
 from stoker.supervise.changes import Bulletin, Change, is_visible, log_change
 from stoker.supervise.dispatcher import Dispatcher
-from stoker.supervise.incarnation import Incarnation
-from stoker.supervise.placing import Placer
 
 log = logging.getLogger("stoker.supervise")
 
@@ -35,19 +29,11 @@ ROTATE_EVERY_SECONDS = 30.0
 _RUNNING = (EngineState.STARTING, EngineState.READY, EngineState.DRAINING)
 
 
-class Traffic(Protocol):
-    """What the supervisor asks the data plane."""
+class Traffic(crew.Traffic, Protocol):
+    """The data plane, which is told what the engines are."""
 
     def update(self, backends: Sequence[Backend]) -> None:
         """These are the engines now."""
-        ...
-
-    def activity(self, engine_id: str) -> Activity:
-        """What one engine is doing."""
-        ...
-
-    def when_idle(self, engine_id: str, callback: Callable[[], None]) -> None:
-        """Call back once it has no open lease; at once if it has none."""
         ...
 
 
@@ -58,25 +44,21 @@ class Supervisor:
     Methods that start or stop something return at once; the ``wait_…`` methods wait for the outcome.
     """
 
-    home: Home
-    run_id: str
-    runtimes: Mapping[str, EngineRuntime]
-    placer: Placer
+    crew: crew.Crew
     traffic: Traffic
-    client: httpx2.AsyncClient
     log_max_bytes: int
-    _nursery: trio.Nursery
     leaving: bool = attrs.field(default=False, init=False)
     _dispatcher: Dispatcher = attrs.field(init=False)
-    _incarnations: dict[tuple[str, int], Incarnation] = attrs.field(factory=dict)
     _paths: dict[str, frozenset[str]] = attrs.field(factory=dict)
     _bulletin: Bulletin = attrs.field(factory=Bulletin)
     _changed: trio.Event = attrs.field(factory=trio.Event)
     _epoch: float = attrs.field(factory=lambda: time.time() - trio.current_time())
 
     def __attrs_post_init__(self) -> None:
-        fleet = Fleet(seed=self.run_id.encode())
-        self._dispatcher = Dispatcher(fleet, self._execute, [self._observe])
+        fleet = Fleet(seed=self.crew.run_id.encode())
+        self._dispatcher = Dispatcher(
+            fleet, lambda command: self.crew.execute(command, self._dispatch), [self._observe]
+        )
 
     # What is there
 
@@ -95,22 +77,23 @@ class Supervisor:
     # What shall be there
 
     def start(self, spec: EngineSpec, engine_id: str | None = None) -> tuple[str, ...]:
-        """Start ``spec.replicas`` engines; returns their ids.
+        """Start ``spec.replicas`` engines; returns their ids. Several that are given an id have it with a number.
 
         Raises :class:`NotFoundError` (no such runtime), :class:`ConfigError` (the runtime can't work with the spec) and
         :class:`ConflictError` (``engine_id`` is taken by an engine that runs).
         """
         self._check_staying()
         paths = self.check(spec)
-        if engine_id is None:
-            wanted = expand([spec], taken=self._fleet.engines)
-        else:
+        if engine_id is not None:
             self._check_id(engine_id, spec)
-            wanted = {engine_id: spec}
+        if engine_id is not None and spec.replicas == 1:
+            wanted: Mapping[str, EngineSpec] = {engine_id: spec}
+        else:
+            wanted = expand([attrs.evolve(spec, label=engine_id or spec.label)], taken=self._fleet.engines)
         origin = Origin.REGISTERED if spec.runtime == "remote" else Origin.MANAGED
         for each_id, each in wanted.items():
             self._paths[each_id] = paths
-            self.dispatch(e.StartRequested(each_id, each, origin))
+            self._dispatch(e.StartRequested(each_id, each, origin))
         return tuple(wanted)
 
     def start_again(self, engine_id: str) -> None:
@@ -119,7 +102,7 @@ class Supervisor:
         engine = self._engine(engine_id)
         if engine.state in _RUNNING:
             raise ConflictError(f"engine {engine_id!r} is {engine.state} already")
-        self.dispatch(e.StartRequested(engine_id, engine.spec, engine.origin))
+        self._dispatch(e.StartRequested(engine_id, engine.spec, engine.origin))
 
     def register(self, spec: EngineSpec, engine_id: str | None = None) -> str:
         """Route to a URL that somebody else keeps running. Raises :class:`ConflictError` for one that is known."""
@@ -131,7 +114,7 @@ class Supervisor:
         engine_id = engine_id or free_id(spec, self._fleet.engines)
         self._check_id(engine_id, spec)
         self._paths[engine_id] = paths
-        self.dispatch(e.StartRequested(engine_id, spec, Origin.REGISTERED))
+        self._dispatch(e.StartRequested(engine_id, spec, Origin.REGISTERED))
         return engine_id
 
     def stop(self, engine_id: str, *, drain_timeout_seconds: float | None = None, forget: bool = False) -> None:
@@ -142,7 +125,7 @@ class Supervisor:
         spec = self._engine(engine_id).spec
         drain = spec.drain_timeout_seconds if drain_timeout_seconds is None else drain_timeout_seconds
         after = e.AfterStop.FORGET if forget else e.AfterStop.STAY
-        self.dispatch(e.StopRequested(engine_id, drain, spec.stop_grace_seconds, after))
+        self._dispatch(e.StopRequested(engine_id, drain, spec.stop_grace_seconds, after))
 
     def restart(
         self, engine_id: str, *, drain_timeout_seconds: float | None = None, spec: EngineSpec | None = None
@@ -154,26 +137,25 @@ class Supervisor:
             self._paths[engine_id] = self.check(spec)
         drain = engine.spec.drain_timeout_seconds if drain_timeout_seconds is None else drain_timeout_seconds
         grace = engine.spec.stop_grace_seconds
-        self.dispatch(e.StopRequested(engine_id, drain, grace, e.AfterStop.START, spec))
+        self._dispatch(e.StopRequested(engine_id, drain, grace, e.AfterStop.START, spec))
 
     def update(self, engine_id: str, spec: EngineSpec) -> None:
         """Change what needs no restart (see :mod:`stoker.core.reload`)."""
         engine = self._engine(engine_id)
         self._paths[engine_id] = self.check(spec)
-        self.dispatch(e.SpecUpdated(engine_id, spec))
-        if incarnation := self._incarnations.get((engine_id, engine.incarnation)):
-            incarnation.spec = spec
+        self._dispatch(e.SpecUpdated(engine_id, spec))
+        self.crew.update(engine_id, engine.incarnation, spec)
 
     def leave(self, *, hurry: bool = False) -> None:
         """Stop every engine, drained or (``hurry``) killed at once, and start none any more."""
         self.leaving = True
         for engine in list(self._fleet.engines.values()):
             drain, grace = (0.0, 0.0) if hurry else (engine.spec.drain_timeout_seconds, engine.spec.stop_grace_seconds)
-            self.dispatch(e.StopRequested(engine.engine_id, drain, grace))
+            self._dispatch(e.StopRequested(engine.engine_id, drain, grace))
 
     def suspect(self, engine_id: str, incarnation: int, error: str) -> None:
         """The data plane saw it fail; look at once. May be called from anywhere on the loop, also inside a step."""
-        self._post(e.EngineSuspected(engine_id, incarnation, error))
+        self.crew.post(e.EngineSuspected(engine_id, incarnation, error), self._dispatch)
 
     def check(self, spec: EngineSpec) -> frozenset[str]:
         """The paths an engine of ``spec`` will serve.
@@ -181,7 +163,7 @@ class Supervisor:
         Raises :class:`NotFoundError` for an unknown runtime, :class:`ConfigError` with all the runtime has against the
         spec, and :class:`PluginError` for a runtime that breaks on it.
         """
-        runtime = self.runtime_of(spec)
+        runtime = self._runtime(spec)
         try:
             mistakes, paths = tuple(runtime.check(spec)), frozenset(runtime.paths(spec))
         except Exception as error:  # the plugin boundary: contained, and the plugin named
@@ -197,9 +179,9 @@ class Supervisor:
 
         Raises :class:`NotFoundError` when it is forgotten meanwhile.
         """
-        while (info := self.info(engine_id)).state in (EngineState.STARTING, EngineState.DRAINING):
+        while not (engine := self._engine(engine_id)).settled:
             await self._changed.wait()
-        return info
+        return self._describe(engine)
 
     async def wait_until_stopped(self, engine_id: str) -> EngineInfo | None:
         """Wait until it is STOPPED, or forgotten (None)."""
@@ -221,57 +203,14 @@ class Supervisor:
     async def log_text(self, engine_id: str, tail: int | None) -> str:
         """The last ``tail`` lines of its log (None: the last 256 KiB). Raises :class:`NotFoundError`."""
         self._engine(engine_id)
-        return await trio.to_thread.run_sync(logs.tail, self.log_of(engine_id), tail)
+        return await trio.to_thread.run_sync(logs.tail, self.crew.log_of(engine_id), tail)
 
     def follow_log(self, engine_id: str, tail: int) -> AsyncIterator[bytes]:
         """Its log from ``tail`` lines back, and on, until cancelled. Raises :class:`NotFoundError`."""
         self._engine(engine_id)
-        return logs.follow(self.log_of(engine_id), tail)
+        return logs.follow(self.crew.log_of(engine_id), tail)
 
-    # What incarnations need (see incarnation.Surroundings)
-
-    def dispatch(self, event: e.Event) -> None:
-        """Let ``event`` happen to the fleet. Not from inside a step."""
-        self._dispatcher.dispatch(event)
-
-    def state_of(self, engine_id: str) -> EngineState | None:
-        """The state of an engine, None for one that is not there."""
-        engine = self._fleet.get(engine_id)
-        return None if engine is None else engine.state
-
-    def activity_of(self, engine_id: str) -> Activity:
-        """What the data plane sees of it."""
-        return self.traffic.activity(engine_id)
-
-    def runtime_of(self, spec: EngineSpec) -> EngineRuntime:
-        """The runtime of a spec. Raises :class:`NotFoundError` that lists those there are."""
-        runtime = self.runtimes.get(spec.runtime)
-        if runtime is None:
-            there_are = ", ".join(sorted(self.runtimes))
-            raise NotFoundError(f"there is no runtime {spec.runtime!r} (for {spec.model!r}); there are: {there_are}")
-        return runtime
-
-    async def place(self, engine_id: str, spec: EngineSpec) -> Placement:
-        """GPUs and an interpreter for it."""
-        return await self.placer.place(engine_id, spec)
-
-    def release(self, engine_id: str) -> None:
-        """Its GPUs are free again."""
-        self.placer.release(engine_id)
-
-    async def memory_back(self, gpus: tuple[str, ...], pids: frozenset[int]) -> str:
-        """Wait for the GPUs' memory."""
-        return await self.placer.memory_back(gpus, pids)
-
-    def log_of(self, engine_id: str) -> Path:
-        """Its log file."""
-        return self.home.engine_log(engine_id)
-
-    def mark_of(self, engine_id: str, incarnation: int) -> str:
-        """The marker in its environment: this home, this run of the supervisor, the engine, the incarnation."""
-        return f"{self.home.digest}:{self.run_id}:{engine_id}:{incarnation}"
-
-    # The rest is ours alone
+    # The tasks that go with it, and the rest that is ours alone
 
     async def run_timer(self) -> None:
         """The task that makes deadlines happen."""
@@ -283,9 +222,19 @@ class Supervisor:
             await trio.sleep(ROTATE_EVERY_SECONDS)
             for engine_id in self._fleet.engines:
                 try:
-                    await trio.to_thread.run_sync(logs.rotate, self.log_of(engine_id), self.log_max_bytes)
+                    await trio.to_thread.run_sync(logs.rotate, self.crew.log_of(engine_id), self.log_max_bytes)
                 except OSError as error:  # a full disk must not cost an engine
                     log.warning("the log of %s could not be rotated: %s", engine_id, error)
+
+    def _dispatch(self, event: e.Event) -> None:
+        self._dispatcher.dispatch(event)
+
+    def _runtime(self, spec: EngineSpec) -> EngineRuntime:
+        runtime = self.crew.runtimes.get(spec.runtime)
+        if runtime is None:
+            there_are = ", ".join(sorted(self.crew.runtimes))
+            raise NotFoundError(f"there is no runtime {spec.runtime!r} (for {spec.model!r}); there are: {there_are}")
+        return runtime
 
     @property
     def _fleet(self) -> Fleet:
@@ -312,32 +261,6 @@ class Supervisor:
 
     def _describe(self, engine: Engine) -> EngineInfo:
         return describe(engine, self.traffic.activity(engine.engine_id), self._epoch)
-
-    def _post(self, event: e.Event) -> None:
-        """Dispatch from a task of its own: for whoever may be inside a step."""
-
-        async def dispatch() -> None:
-            self.dispatch(event)
-
-        self._nursery.start_soon(dispatch)
-
-    def _execute(self, command: c.Command) -> None:
-        key = (command.engine_id, command.incarnation)
-        if isinstance(command, c.Launch):
-            self._incarnations[key] = Incarnation(*key, command.spec, command.origin, self)
-            self._nursery.start_soon(self._live, key)
-        elif isinstance(command, c.StopProcess):
-            self._incarnations[key].ask_to_stop(command.grace_seconds)
-        elif isinstance(command, c.ProbeNow):
-            self._incarnations[key].ask_to_probe()
-        else:
-            self.traffic.when_idle(command.engine_id, lambda: self._post(e.EngineIdle(*key)))
-
-    async def _live(self, key: tuple[str, int]) -> None:
-        try:
-            await self._incarnations[key].run()
-        finally:
-            del self._incarnations[key]
 
     def _observe(self, before: Engine | None, after: Engine | None) -> None:
         if not is_visible(before, after):
