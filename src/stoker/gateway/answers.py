@@ -1,0 +1,58 @@
+"""Answers that the gateway gives itself. Errors have OpenAI's shape everywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import attrs
+
+from stoker.gateway.headers import HeaderList
+
+RETRY_AFTER_SECONDS = 5
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_SHOWN = 200
+
+
+@attrs.frozen
+class Answer:
+    """A whole answer: one of ours, or an engine's that was held back until it was complete."""
+
+    status: int
+    headers: HeaderList
+    body: bytes
+
+
+def error(
+    status: int,
+    message: str,
+    *,
+    code: str,
+    param: str | None = None,
+    retry: bool = False,
+    headers: HeaderList = (),
+) -> Answer:
+    """An error in OpenAI's shape. ``retry`` adds ``Retry-After``, for what is likely to pass by itself."""
+    body = error_body(status, message, code=code, param=param)
+    extra = [(b"retry-after", b"%d" % RETRY_AFTER_SECONDS)] if retry else []
+    return Answer(status, [(b"content-type", b"application/json"), *headers, *extra], body)
+
+
+def error_body(status: int, message: str, *, code: str, param: str | None = None) -> bytes:
+    """The JSON of an error; also what an event of a stream says when its engine has died."""
+    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    inside = {"message": message, "type": kind, "param": param, "code": code}
+    return json.dumps({"error": inside}).encode()
+
+
+def shown(text: str) -> str:
+    """``text`` as a message quotes it: what a client sent may be a megabyte of control characters."""
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Names for a message, not more than ``most`` of them."""
+    if not names:
+        return "none"
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,288 @@
+"""The routing table: which engines there are, how busy each is, and who waits for one.
+
+A small mutable view for the request path, which never steps the fleet. Everything here is synchronous, so within one
+event loop each call is atomic. The invariant behind its fairness: after every call, no waiting ticket could be given a
+lease. Room that appears goes to those who wait, in their order, in the same call in which it appears; so a newcomer
+that finds room overtakes nobody.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Sequence
+
+import attrs
+import trio
+
+from stoker.contracts import RoutingPolicy
+from stoker.gateway.choosing import Choice, Chooser
+from stoker.gateway.counters import Counters
+from stoker.model import Activity, Backend, Candidate, RouteRequest
+
+SUSPICION_SECONDS = 5.0
+
+
+class Prospect(enum.Enum):
+    """What a request that got no lease may hope for."""
+
+    WAIT = "an engine will have room, or is expected"
+    CLOSED = "the gateway is shutting down"
+    UNKNOWN_MODEL = "no engine has that model"
+    UNKNOWN_PATH = "engines have the model, but none serves the path"
+    NONE = "engines of the model are there, but none will take the request"
+
+
+@attrs.define(eq=False)
+class _Engine:
+    """One incarnation of an engine: its latest record, and what the gateway knows of it.
+
+    A term is a time in which it accepts requests; its event is set when the term is over.
+    """
+
+    backend: Backend
+    in_flight: int = 0
+    progress_at: float | None = None
+    suspected_until: float = -1.0
+    idle_callbacks: list[Callable[[], None]] = attrs.field(factory=list)
+    term: trio.Event = attrs.field(factory=trio.Event)
+
+    @property
+    def has_room(self) -> bool:
+        limit = self.backend.max_concurrency
+        return self.backend.accepting and (limit is None or self.in_flight < limit)
+
+    def renew(self, backend: Backend) -> None:
+        """Take over a new record of the same incarnation."""
+        if backend != self.backend:
+            self.suspected_until = -1.0
+            self.backend = backend
+        if not backend.accepting:
+            self.term.set()
+        elif self.term.is_set():
+            self.term = trio.Event()
+
+    def end(self) -> None:
+        """It is gone, or another incarnation took its place."""
+        self.renew(attrs.evolve(self.backend, accepting=False, expected=False))
+
+
+@attrs.define(eq=False)
+class Ticket:
+    """A request on its way to a lease.
+
+    ``patience_seconds`` is how long it may still wait, ``excluded`` holds the terms of the engines at which it failed.
+    ``lease`` is set by the table while the ticket waits; ``woken`` then, and whenever its prospects changed.
+    """
+
+    request: RouteRequest
+    patience_seconds: float
+    excluded: set[trio.Event] = attrs.field(factory=set)
+    lease: Lease | None = None
+    woken: trio.Event = attrs.field(factory=trio.Event)
+
+
+class Lease:
+    """The right of one request to use one engine. Closed exactly once.
+
+    ``term`` is an event that is set once the engine takes no requests any more.
+    """
+
+    __slots__ = ("_choice", "_closed", "_engine", "_table", "backend", "term")
+
+    def __init__(self, table: RoutingTable, engine: _Engine, choice: Choice) -> None:
+        self._table = table
+        self._engine = engine
+        self._choice = choice
+        self._closed = False
+        self.backend = engine.backend
+        self.term = engine.term
+
+    def progress(self) -> None:
+        """A byte came from the engine."""
+        self._engine.progress_at = self._table.clock()
+
+    def succeeded(self) -> None:
+        """The engine answered: it is no longer suspected."""
+        self._engine.suspected_until = -1.0
+
+    def suspect(self) -> None:
+        """The engine failed the request: it is used last, until it changes, succeeds, or some seconds have passed."""
+        self._engine.suspected_until = self._table.clock() + SUSPICION_SECONDS
+
+    def close(self) -> None:
+        """Give the engine back. Raises RuntimeError the second time."""
+        if self._closed:
+            raise RuntimeError(f"a lease on {self.backend.engine_id} was closed twice")
+        self._closed = True
+        self._choice.closed()
+        self._table._closed_lease(self._engine)  # noqa: SLF001 - the two are one thing
+
+
+class RoutingTable:
+    """The engines as the gateway sees them. ``clock`` gives monotonic seconds."""
+
+    def __init__(self, policy: RoutingPolicy, fallback: RoutingPolicy, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.counters = Counters()
+        self.needs = policy.needs | fallback.needs
+        self._chooser = Chooser(policy, fallback, self.counters)
+        self._engines: dict[str, _Engine] = {}
+        self._by_name: dict[str, tuple[_Engine, ...]] = {}
+        self._queue: dict[Ticket, None] = {}
+        self._open_leases = 0
+        self._closed_message: str | None = None
+
+    # What the fleet is
+
+    def update(self, backends: Sequence[Backend]) -> None:
+        """Take over what the fleet is now. Whoever waits and can be served, or can't hope any more, is woken."""
+        before, self._engines = self._engines, {}
+        for backend in backends:
+            self._engines[backend.engine_id] = _renewed(before.pop(backend.engine_id, None), backend)
+        for engine in before.values():
+            engine.end()
+        by_name: dict[str, list[_Engine]] = {}
+        for engine in self._engines.values():
+            for name in _names(engine.backend):
+                by_name.setdefault(name, []).append(engine)
+        self._by_name = {name: tuple(engines) for name, engines in by_name.items()}
+        self._serve(tuple(self._queue))
+
+    def close_doors(self, message: str) -> None:
+        """From now on nobody gets a lease: new requests and those that wait are told ``message``."""
+        self._closed_message = message
+        self._serve(tuple(self._queue))
+
+    def models(self) -> Sequence[Backend]:
+        """All known backends, in the order of the fleet."""
+        return tuple(engine.backend for engine in self._engines.values())
+
+    def of_model(self, name: str) -> Sequence[Backend]:
+        """The backends that clients reach under ``name``."""
+        return tuple(engine.backend for engine in self._by_name.get(name, ()))
+
+    def names(self) -> Sequence[str]:
+        """Every name a client may ask for."""
+        return tuple(self._by_name)
+
+    @property
+    def closed_message(self) -> str | None:
+        """What new requests are told, once the doors are closed."""
+        return self._closed_message
+
+    # What goes on
+
+    def activity(self, engine_id: str) -> Activity:
+        """The open leases of the engine's present incarnation, and when a byte last came from it."""
+        engine = self._engines.get(engine_id)
+        if engine is None:
+            return Activity()
+        return Activity(active_requests=engine.in_flight, progress_at=engine.progress_at)
+
+    def when_idle(self, engine_id: str, callback: Callable[[], None]) -> None:
+        """Call back once, as soon as the engine's present incarnation has no open lease; at once if it has none."""
+        engine = self._engines.get(engine_id)
+        if engine is None or not engine.in_flight:
+            callback()
+        else:
+            engine.idle_callbacks.append(callback)
+
+    def in_flight(self) -> int:
+        """All open leases."""
+        return self._open_leases
+
+    def waiting(self) -> int:
+        """How many requests wait for a lease."""
+        return len(self._queue)
+
+    # Leases
+
+    def open(self, ticket: Ticket) -> Lease | None:
+        """A lease for the ticket's request, or None while no engine has room for it."""
+        request = ticket.request
+        fit = [engine for engine in self._fit(ticket) if engine.has_room]
+        if not fit or self._closed_message is not None:
+            return None
+        now = self.clock()
+        healthy = [engine for engine in fit if engine.suspected_until <= now] or fit
+        candidates = {
+            engine.backend.engine_id: Candidate(
+                engine_id=engine.backend.engine_id,
+                in_flight=engine.in_flight,
+                max_concurrency=engine.backend.max_concurrency,
+            )
+            for engine in healthy
+        }
+        choice = self._chooser.choose(request, candidates, now)
+        engine = self._engines[choice.candidate.engine_id]
+        engine.in_flight += 1
+        self._open_leases += 1
+        choice.opened()
+        return Lease(self, engine, choice)
+
+    def prospect(self, ticket: Ticket) -> Prospect:
+        """What a ticket that got no lease may hope for."""
+        if self._closed_message is not None:
+            return Prospect.CLOSED
+        engines = self._by_name.get(ticket.request.model)
+        if not engines:
+            return Prospect.UNKNOWN_MODEL
+        serving = [engine.backend for engine in engines if ticket.request.path in engine.backend.paths]
+        if not serving:
+            return Prospect.UNKNOWN_PATH
+        if any(backend.expected for backend in serving) or any(e.backend.accepting for e in self._fit(ticket)):
+            return Prospect.WAIT
+        return Prospect.NONE
+
+    def enqueue(self, ticket: Ticket) -> None:
+        """Let a ticket wait that :meth:`open` had nothing for. It must be withdrawn in the end."""
+        self._queue[ticket] = None
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """The ticket waits no longer; nothing happens if it got its lease already."""
+        self._queue.pop(ticket, None)
+
+    def _fit(self, ticket: Ticket) -> Iterable[_Engine]:
+        path, excluded = ticket.request.path, ticket.excluded
+        for engine in self._by_name.get(ticket.request.model, ()):
+            if path in engine.backend.paths and engine.term not in excluded:
+                yield engine
+
+    def _closed_lease(self, engine: _Engine) -> None:
+        engine.in_flight -= 1
+        self._open_leases -= 1
+        if not engine.in_flight and engine.idle_callbacks:
+            callbacks, engine.idle_callbacks = engine.idle_callbacks, []
+            for callback in callbacks:
+                callback()
+        names = _names(engine.backend) if self._queue else ()
+        for ticket in tuple(self._queue):
+            if not engine.has_room:
+                break
+            if ticket.request.model in names:
+                self._serve((ticket,))
+
+    def _serve(self, tickets: Sequence[Ticket]) -> None:
+        """Give leases to ``tickets`` in their order, and wake those that need not wait any longer."""
+        for ticket in tickets:
+            ticket.lease = self.open(ticket)
+            if ticket.lease is not None:
+                del self._queue[ticket]
+            elif self.prospect(ticket) is Prospect.WAIT:
+                continue
+            ticket.woken.set()
+
+
+def _names(backend: Backend) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((backend.model, *backend.names)))
+
+
+def _renewed(engine: _Engine | None, backend: Backend) -> _Engine:
+    """The engine with its new record: the same one while its incarnation lives."""
+    if engine is not None and engine.backend.incarnation != backend.incarnation:
+        engine.end()
+        engine = None
+    if engine is None:
+        engine = _Engine(backend)
+    engine.renew(backend)
+    return engine

@@ -1,0 +1,183 @@
+"""The Quart-Trio app: everything that is not proxied to an engine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
+from quart import Blueprint, Response, g, request
+from quart.wrappers.response import DataBody
+from quart_trio import QuartTrio
+from quart_trio.asgi import TrioASGIHTTPConnection, TrioASGIWebsocketConnection
+
+from stoker.gateway.answers import Answer, error
+from stoker.gateway.headers import request_id_of
+from stoker.gateway.routing import RoutingTable
+from stoker.settings import GatewaySettings
+from stoker.web.control import Control, Operations
+from stoker.web.engines import EngineEndpoints, ReadSpec
+from stoker.web.guard import Guard
+from stoker.web.health import HealthEndpoints
+from stoker.web.management import ManagementEndpoints
+from stoker.web.openai import AnyText, ModelEndpoints
+from stoker.web.problems import RequestError, answer_to
+from stoker.web.streams import OpenEnds
+from stoker.web.token import AdminToken
+from stoker.web.wire import Wire, respond
+
+log = logging.getLogger("stoker.web")
+
+MANAGEMENT = "/v1/management"
+MOST_BODY_BYTES = 1024 * 1024
+BODY_SECONDS = 30
+KEEP_ALIVE_SECONDS = 15.0
+
+_UNAUTHORIZED = error(
+    401,
+    "management needs the admin token: send 'Authorization: Bearer TOKEN' with what stands in $STOKER_HOME/admin-token",
+    code="invalid_api_key",
+    headers=[(b"www-authenticate", b'Bearer realm="stoker"')],
+)
+
+
+class Connection(TrioASGIHTTPConnection):
+    """One request. What Quart can't cope with, or may not see, is answered before Quart looks at it."""
+
+    app: WebApp
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Answer the request."""
+        refusal = self.app.guard(self.scope) or self._put_path_right()
+        if refusal is None:
+            await super().__call__(receive, send)
+        else:
+            response = respond(refusal)
+            response.headers["x-request-id"] = request_id_of(list(self.scope["headers"])).decode()
+            await self._send_response(send, response)
+
+    def _put_path_right(self) -> Answer | None:
+        """A request target may be a whole URL, or nonsense such as ``?a``, at which Quart fails."""
+        path = self.scope["path"]
+        if not path.startswith("/"):
+            try:
+                path = urlsplit(path).path
+            except ValueError:
+                path = ""
+        if not path.startswith("/"):
+            return error(400, "the target of a request must begin with '/'", code="bad_request")
+        self.scope["path"] = path
+        return None
+
+
+class NoWebsocket(TrioASGIWebsocketConnection):
+    """Refuses a websocket: there are none here."""
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Refuse it, as soon as it asks."""
+        await receive()
+        await send({"type": "websocket.close", "code": 1000, "reason": None})
+
+
+class WebApp(QuartTrio):
+    """Quart-Trio, behind the guard."""
+
+    asgi_http_class = Connection
+    asgi_websocket_class = NoWebsocket
+
+    def __init__(self, guard: Guard) -> None:
+        super().__init__("stoker.web", static_folder=None, template_folder=None)
+        self.guard = guard
+        self.open_ends = OpenEnds()
+        self.url_map.converters["any_text"] = AnyText
+        # A redirect to a tidier spelling would leave our shape of errors, and turn a POST into a surprise.
+        self.url_map.strict_slashes = False
+        self.url_map.merge_slashes = False
+        self.config.update(
+            RESPONSE_TIMEOUT=None,  # logs and events are followed for as long as somebody listens
+            BODY_TIMEOUT=BODY_SECONDS,
+            MAX_CONTENT_LENGTH=MOST_BODY_BYTES,
+            PROPAGATE_EXCEPTIONS=False,
+        )
+        self.json.sort_keys = False  # type: ignore[attr-defined]
+        self.register_error_handler(Exception, answer_failure)
+        self.before_request(remember_request_id)
+        self.after_request(finish)
+
+    def end_streams(self) -> None:
+        """End the answers that have no end of their own (events, logs that are followed), before a shutdown."""
+        self.open_ends.end()
+
+
+def create_app(
+    control: Control,
+    operations: Operations,
+    *,
+    token: AdminToken,
+    started_at: float,
+    table: RoutingTable,
+    settings: GatewaySettings,
+    read_spec: ReadSpec,
+    keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
+) -> WebApp:
+    """The app, complete. ``started_at`` is in seconds since the Unix epoch; ``read_spec`` turns JSON into a spec."""
+    wire = Wire()
+    app = WebApp(Guard.of(settings.listen, settings.allowed_hosts))
+    app.before_request(require_token(token))
+
+    open_to_all = Blueprint("open", "stoker.web")
+    HealthEndpoints(control, operations, wire).add_to(open_to_all)
+    app.register_blueprint(open_to_all)
+
+    openai = Blueprint("openai", "stoker.web")
+    ModelEndpoints(control, table, wire).add_to(openai)
+    app.register_blueprint(openai)
+
+    management = Blueprint("management", "stoker.web", url_prefix=MANAGEMENT)
+    EngineEndpoints(control, wire, app.open_ends, read_spec).add_to(management)
+    ManagementEndpoints(
+        control, operations, table, wire, app.open_ends, settings, started_at, keep_alive_seconds
+    ).add_to(management)
+    app.register_blueprint(management)
+    return app
+
+
+# What happens before and after every request. All of it is async: Quart runs plain functions in threads.
+
+
+async def remember_request_id() -> None:
+    """Keep the id of this request, the client's or a new one."""
+    g.request_id = request_id_of(list(request.scope["headers"])).decode()
+
+
+def require_token(token: AdminToken) -> Callable[[], Awaitable[None]]:
+    """A check, before each request, that who wants to manage has ``token``."""
+
+    async def check() -> None:
+        managing = request.blueprint == "management" or f"{request.path}/".startswith(f"{MANAGEMENT}/")
+        if managing and not token.accepts(request.headers.get("Authorization")):
+            raise RequestError(_UNAUTHORIZED)
+
+    return check
+
+
+async def finish(response: Response) -> Response:
+    """Give every answer what all of them have."""
+    response.headers["x-request-id"] = g.request_id
+    response.headers["x-content-type-options"] = "nosniff"
+    response.headers.setdefault("cache-control", "no-store")
+    if request.method == "HEAD" and not isinstance(response.response, DataBody):
+        response.response = DataBody(b"")  # else a stream that nobody is shown would run on
+    return response
+
+
+async def answer_failure(failure: Exception) -> Response:
+    """The answer to a request that failed. One that failed for no known reason is our own defect: logged, contained."""
+    method, path = request.method, request.path
+    answer = answer_to(failure, method=method, path=path, most_bytes=MOST_BODY_BYTES)
+    if answer is None:
+        log.error("request %s failed: %s %s", g.request_id, method, path, exc_info=failure)
+        message = f"Stoker failed to answer; its log says more under the request id {g.request_id}"
+        answer = error(500, message, code="internal_error")
+    return respond(answer)

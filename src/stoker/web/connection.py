@@ -1,0 +1,145 @@
+"""One client connection under Hypercorn's protocols.
+
+It stands in for Hypercorn's ``TCPServer``, whose every part it would have to override: sending is shielded there, so a
+client that stops reading holds up the shutdown; a connection that its client closed stays open until the keep-alive
+time is over; one that answers before the whole body came is reset, and the client never sees the answer; an application
+that does not read its body, or a client of HTTP/2 that leaves, can block tasks for good; and an answer that is left
+without its end is never ended at all over HTTP/2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import h2.errors
+import h2.exceptions
+import h11
+import trio
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import AppWrapper, ConnectionState
+from hypercorn.utils import parse_socket_addr
+
+from stoker.web.calls import Calls, Send
+
+LINGER_SECONDS = 2.0
+_RECEIVE = 64 * 1024
+
+
+class Connection:
+    """Reads for the protocol, writes for it, and closes when it says so, or when nothing comes for too long."""
+
+    def __init__(
+        self,
+        app: AppWrapper,
+        config: Config,
+        context: WorkerContext,
+        stream: trio.SocketStream,
+        contain: Callable[[BaseException], None],
+    ) -> None:
+        self._app = app
+        self._config = config
+        self._context = context
+        self._stream = stream
+        self._contain = contain
+        self._writing = trio.Lock()
+        self._reading = trio.CancelScope()
+        self._idle = True
+        self._closing = False
+
+    async def run(self) -> None:
+        """Serve until one side closes. Cancelling it cuts off whatever is under way."""
+        sock = self._stream.socket
+        try:
+            try:
+                client = parse_socket_addr(sock.family, sock.getpeername())
+                server = parse_socket_addr(sock.family, sock.getsockname())
+            except OSError:
+                return  # it left before it was looked at
+            async with trio.open_nursery() as nursery:
+                calls = Calls(nursery, self._contain, self._call_ended)
+                self._protocol = ProtocolWrapper(
+                    self._app,
+                    self._config,
+                    self._context,
+                    calls,  # type: ignore[arg-type]  # used as a context manager by nobody but TCPServer
+                    ConnectionState({}),
+                    False,  # noqa: FBT003 - no TLS
+                    client,
+                    server,
+                    self._send,
+                )
+                await self._protocol.initiate()
+                await self._read()
+        finally:
+            sock.close()
+
+    def close_if_idle(self) -> None:
+        """Close it now if no request is under way on it, as it will be after that in a shutdown."""
+        if self._idle:
+            self._reading.cancel()
+
+    async def _read(self) -> None:
+        self._set_idle(idle=True)
+        with self._reading, suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while data := await self._stream.receive_some(_RECEIVE):
+                if not self._closing:
+                    await self._protocol.handle(RawData(bytes(data)))
+        await self._protocol.handle(Closed())
+        if isinstance(http := self._protocol.protocol, H2Protocol):
+            for buffer in tuple(http.stream_buffers.values()):  # or calls wait for ever for them to be sent
+                await buffer.close()
+
+    async def _send(self, event: Event) -> None:
+        match event:
+            case RawData():
+                await self._write(event.data)
+            case Updated():
+                self._set_idle(idle=event.idle)
+            case Closed():
+                await self._hang_up()
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            async with self._writing:
+                await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await self._protocol.handle(Closed())
+        except BaseException:  # cancelled: a part of it may be on its way, so nothing may follow it
+            self._stream.socket.close()
+            raise
+
+    async def _call_ended(self, send: Send) -> None:
+        """Tell the protocol. A stream of HTTP/2 that was left without its end it would just forget: that is reset."""
+        http, stream = self._protocol.protocol, getattr(send, "__self__", None)
+        if isinstance(http, H2Protocol) and isinstance(stream, HTTPStream) and stream.state is ASGIHTTPState.RESPONSE:
+            with suppress(KeyError, h2.exceptions.ProtocolError):  # it is gone already
+                await http.stream_buffers[stream.stream_id].drain()
+                http.connection.reset_stream(stream.stream_id, h2.errors.ErrorCodes.INTERNAL_ERROR)
+                await self._write(http.connection.data_to_send())
+        await send(None)
+
+    async def _hang_up(self) -> None:
+        """Send no more, but let the client finish: one that is still sending would be reset and lose the answer."""
+        self._closing = True
+        self._reading.deadline = trio.current_time() + (LINGER_SECONDS if self._client_is_sending() else 0)
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+            await self._stream.send_eof()
+        await self._protocol.handle(Closed())
+
+    def _client_is_sending(self) -> bool:
+        protocol = self._protocol.protocol
+        if not isinstance(protocol, H11Protocol) or not isinstance(protocol.connection, h11.Connection):
+            return False
+        return protocol.connection.their_state not in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED)
+
+    def _set_idle(self, *, idle: bool) -> None:
+        if not self._closing:
+            self._idle = idle
+            self._reading.deadline = trio.current_time() + self._config.keep_alive_timeout if idle else float("inf")

@@ -1,0 +1,105 @@
+"""What the web app asks of the rest of the program. Its methods return at once, but for those that are ``async``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import trio
+
+from stoker.core.reload import Difference
+from stoker.model import EngineInfo, EngineSpec, GpuReport
+
+
+class Change(Protocol):
+    """One change of one engine. ``before`` is None for a new one, ``after`` for one that is forgotten."""
+
+    @property
+    def before(self) -> EngineInfo | None:
+        """The engine as it was."""
+        ...
+
+    @property
+    def after(self) -> EngineInfo | None:
+        """The engine as it is now."""
+        ...
+
+
+class Control(Protocol):
+    """The engines, and what an administrator may do to them. An unknown engine id raises NotFoundError everywhere."""
+
+    def infos(self) -> tuple[EngineInfo, ...]:
+        """All engines, in the order they came."""
+        ...
+
+    def info(self, engine_id: str) -> EngineInfo:
+        """One engine."""
+        ...
+
+    def start(self, spec: EngineSpec, engine_id: str | None = None) -> tuple[str, ...]:
+        """Start ``spec.replicas`` engines and return their ids.
+
+        Raises NotFoundError for an unknown runtime, ConfigError for a spec its runtime can't work with, ConflictError
+        for an id that is taken.
+        """
+        ...
+
+    def start_again(self, engine_id: str) -> None:
+        """Start an engine that is STOPPED or in ERROR. Raises ConflictError for any other."""
+        ...
+
+    def register(self, spec: EngineSpec, engine_id: str | None = None) -> str:
+        """Route to a URL and return the id of its engine. Raises ConflictError for a duplicate, ConfigError."""
+        ...
+
+    def stop(self, engine_id: str, *, drain_timeout_seconds: float | None = None, forget: bool = False) -> None:
+        """Drain and stop an engine, and forget it then if asked to. The drain time is the spec's own if None."""
+        ...
+
+    def restart(self, engine_id: str, *, drain_timeout_seconds: float | None = None) -> None:
+        """Drain and stop an engine, then start it again."""
+        ...
+
+    async def wait_until_settled(self, engine_id: str) -> EngineInfo:
+        """Return when the engine is READY, STOPPED or in ERROR. Raises NotFoundError if it is forgotten meanwhile."""
+        ...
+
+    async def wait_until_stopped(self, engine_id: str) -> EngineInfo | None:
+        """Return when the engine is STOPPED, or None when it is forgotten."""
+        ...
+
+    def subscribe(self) -> AbstractContextManager[trio.MemoryReceiveChannel[Change]]:
+        """Every change from now on. A reader that falls too far behind finds the channel's end and subscribes anew."""
+        ...
+
+    async def log_text(self, engine_id: str, tail: int | None) -> str:
+        """The last ``tail`` lines of the engine's log, or all of it."""
+        ...
+
+    def follow_log(self, engine_id: str, tail: int) -> AsyncIterator[bytes]:
+        """The last ``tail`` lines of the engine's log, then what is added to it, without an end."""
+        ...
+
+
+class Operations(Protocol):
+    """What an administrator may do to the whole program."""
+
+    async def reload(self) -> Difference:
+        """Read the configuration again and carry out what changed.
+
+        Raises ConfigError with everything that is wrong in it, and then nothing changed; StokerError if there is none.
+        """
+        ...
+
+    async def gpus(self) -> GpuReport:
+        """The GPUs of this machine."""
+        ...
+
+    def status(self) -> Mapping[str, Any]:
+        """What else ``status`` shows, ready for JSON: ``lanes``, ``plugins``, …."""
+        ...
+
+    def shutting_down(self) -> bool:
+        """Whether the program is on its way out."""
+        ...

@@ -1,0 +1,94 @@
+"""The management endpoints of the whole: backends, GPUs, status, events, reload."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import attrs
+from quart import Blueprint, Response, request
+
+from stoker import __version__
+from stoker.gateway.routing import RoutingTable
+from stoker.model import EngineInfo, EngineState
+from stoker.settings import GatewaySettings
+from stoker.web.control import Control, Operations
+from stoker.web.reading import read_object
+from stoker.web.streams import EventStream, OpenEnds
+from stoker.web.wire import Wire
+
+_EVENTS = "text/event-stream; charset=utf-8"
+
+
+@attrs.frozen
+class ManagementEndpoints:
+    """What stands directly below ``/v1/management``. ``started_at`` is in seconds since the Unix epoch."""
+
+    control: Control
+    operations: Operations
+    table: RoutingTable
+    wire: Wire
+    ends: OpenEnds
+    settings: GatewaySettings
+    started_at: float
+    keep_alive_seconds: float
+
+    def add_to(self, blueprint: Blueprint) -> None:
+        """Add the endpoints to ``blueprint``, below its prefix."""
+        blueprint.add_url_rule("/backends", view_func=self.backends, methods=["GET"])
+        blueprint.add_url_rule("/gpu", view_func=self.gpu, methods=["GET"])
+        blueprint.add_url_rule("/status", view_func=self.status, methods=["GET"])
+        blueprint.add_url_rule("/events", view_func=self.events, methods=["GET"])
+        blueprint.add_url_rule("/reload", view_func=self.reload, methods=["POST"])
+
+    async def backends(self) -> Response:
+        """``GET /backends``: where clients' requests may go."""
+        return self.wire.listing([self._backend(info) for info in self.control.infos() if info.base_url is not None])
+
+    async def gpu(self) -> Response:
+        """``GET /gpu``: the GPUs, or none and the reason."""
+        return self.wire.answer(await self.operations.gpus())
+
+    async def status(self) -> Response:
+        """``GET /status``: version, uptime, policy, queue and counts, and what the program adds to it."""
+        counts = Counter(info.state for info in self.control.infos())
+        own = {
+            "version": __version__,
+            "started_at": self.started_at,
+            "uptime_seconds": max(0.0, time.time() - self.started_at),
+            "policy": self.settings.policy,
+            "queue": {
+                "in_flight": self.table.in_flight(),
+                "waiting": self.table.waiting(),
+                "size": self.settings.queue_size,
+                "seconds": self.settings.queue_seconds,
+            },
+            "counters": self.table.counters,
+            "engines": {state: counts[state] for state in EngineState},
+            "shutting_down": self.operations.shutting_down(),
+        }
+        return self.wire.answer({**own, **self.operations.status()})
+
+    async def events(self) -> Response:
+        """``GET /events``: server-sent events, a snapshot and then every change of every engine."""
+        stream = EventStream(self.control, self.wire, self.ends, self.keep_alive_seconds)
+        # Buffering proxies would keep events to themselves.
+        return Response(stream, 200, {"x-accel-buffering": "no"}, content_type=_EVENTS)
+
+    async def reload(self) -> Response:
+        """``POST /reload``: read the configuration again; answers with what that changed."""
+        await read_object(request, optional=True)
+        return self.wire.answer(await self.operations.reload())
+
+    def _backend(self, info: EngineInfo) -> dict[str, object]:
+        return {
+            "engine_id": info.engine_id,
+            "url": info.base_url,
+            "model": info.model,
+            "names": info.names,
+            "kind": info.kind,
+            "state": info.state,
+            "healthy": info.state is EngineState.READY,
+            "in_flight": self.table.activity(info.engine_id).active_requests,
+            "limit": info.max_concurrency,
+        }

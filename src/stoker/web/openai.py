@@ -1,0 +1,82 @@
+"""``/v1/models``, as OpenAI has it: every name a client may send, if an engine answers to it or soon will."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import attrs
+from quart import Blueprint, Response
+from werkzeug.routing import BaseConverter
+
+from stoker.gateway.answers import error, listed, shown
+from stoker.gateway.routing import RoutingTable
+from stoker.model import Backend
+from stoker.web.control import Control
+from stoker.web.problems import RequestError
+from stoker.web.wire import Wire
+
+
+class AnyText(BaseConverter):
+    """The rest of the path, slashes and all: a model may be called ``org/name`` or ``/a/path``."""
+
+    part_isolating = False
+    regex = ".+"
+
+
+@attrs.frozen
+class Model:
+    """A model as OpenAI lists it, and beside that what its engine loads (``root``) and whether one is READY."""
+
+    id: str
+    created: int
+    root: str
+    kind: str
+    ready: bool
+    object: str = "model"
+    owned_by: str = "stoker"
+
+
+@attrs.frozen
+class ModelEndpoints:
+    """The listing of models, for clients."""
+
+    control: Control
+    table: RoutingTable
+    wire: Wire
+
+    def add_to(self, blueprint: Blueprint) -> None:
+        """Add the endpoints to ``blueprint``."""
+        blueprint.add_url_rule("/v1/models", view_func=self.listing, methods=["GET"])
+        blueprint.add_url_rule("/v1/models/<any_text:name>", view_func=self.show, methods=["GET"])
+
+    async def listing(self) -> Response:
+        """``GET /v1/models``: all of them."""
+        return self.wire.listing(list(self._models().values()))
+
+    async def show(self, name: str) -> Response:
+        """``GET /v1/models/{id}``: one of them."""
+        known = self._models()
+        if name not in known:
+            message = f"there is no model {shown(name)}; there are: {listed(list(known))}"
+            raise RequestError(error(404, message, code="model_not_found", param="model"))
+        return self.wire.answer(known[name])
+
+    def _models(self) -> Mapping[str, Model]:
+        created = {info.engine_id: int(info.created_at) for info in self.control.infos()}
+        return models(self.table.models(), created)
+
+
+def models(backends: Iterable[Backend], created: Mapping[str, int]) -> Mapping[str, Model]:
+    """The models that ``backends`` serve or soon will, by name, in order. ``created`` is by engine id."""
+    known: dict[str, Model] = {}
+    for backend in backends:
+        if not (backend.accepting or backend.expected):
+            continue
+        for name in dict.fromkeys((backend.model, *backend.names)):
+            first = known.get(name)
+            if first is None:
+                since = created.get(backend.engine_id, 0)
+                known[name] = Model(name, since, backend.model, backend.kind, backend.accepting)
+            elif backend.accepting and not first.ready:
+                known[name] = attrs.evolve(first, ready=True)
+    return known

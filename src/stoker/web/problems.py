@@ -1,0 +1,68 @@
+"""What went wrong with a request, as the answer its client gets: OpenAI's shape, never a traceback."""
+
+from __future__ import annotations
+
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge, RequestTimeout
+
+from stoker.errors import ConfigError, ConflictError, NotFoundError, StokerError
+from stoker.gateway.answers import Answer, error, shown
+from stoker.gateway.paths import is_proxied
+
+# The rest of the body is still on its way: nothing else can be asked on that connection.
+_CLOSE = [(b"connection", b"close")]
+
+
+class RequestError(Exception):
+    """Ends a request with ``answer``."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"answered with {answer.status}")
+        self.answer = answer
+
+
+def bad_request(message: str, param: str | None = None) -> RequestError:
+    """The error of a request that is not as it should be. ``param`` names the part that is wrong."""
+    return RequestError(error(400, message, code="bad_request", param=param))
+
+
+def answer_to(problem: Exception, *, method: str, path: str, most_bytes: int) -> Answer | None:
+    """The answer to a request that failed with ``problem``; None if that is nothing anybody expected.
+
+    ``most_bytes`` is the limit of bodies, for the message about one that is larger.
+    """
+    match problem:
+        case RequestError():
+            return problem.answer
+        case ConfigError():
+            param = problem.mistakes[0].path or None if len(problem.mistakes) == 1 else None
+            return error(400, str(problem), code="invalid_configuration", param=param)
+        case NotFoundError():
+            return error(404, str(problem), code="not_found")
+        case ConflictError():
+            return error(409, str(problem), code="conflict")
+        case StokerError():
+            return error(500, str(problem), code="failed")
+        case HTTPException():
+            return _answer_to_http(problem, method, path, most_bytes)
+    return None
+
+
+def _answer_to_http(problem: HTTPException, method: str, path: str, most_bytes: int) -> Answer:
+    match problem:
+        case NotFound() if is_proxied(path) and method != "POST":
+            return _wrong_method(method, path, "POST")
+        case NotFound():
+            return error(404, f"there is nothing at {shown(path)}", code="not_found")
+        case MethodNotAllowed():
+            return _wrong_method(method, path, ", ".join(sorted(problem.valid_methods or ())))
+        case RequestEntityTooLarge():
+            message = f"the body is larger than {most_bytes} bytes, the most that {shown(path)} takes"
+            return error(413, message, code="request_too_large", headers=_CLOSE)
+        case RequestTimeout():
+            return error(408, "the body did not arrive in time", code="request_timeout", headers=_CLOSE)
+    return error(problem.code or 500, problem.description or problem.name, code="refused")
+
+
+def _wrong_method(method: str, path: str, allowed: str) -> Answer:
+    message = f"{shown(path)} does not take {shown(method)}; it takes {allowed}"
+    return error(405, message, code="method_not_allowed", headers=[(b"allow", allowed.encode())])

@@ -1,0 +1,165 @@
+"""The HTTP server: Hypercorn's protocols over connections of ours, so that no connection can end the process."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio.lifespan import Lifespan
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ASGIFramework
+from hypercorn.utils import wrap_app
+
+from stoker.gateway.dialling import notice_vanished_peer
+from stoker.web.connection import Connection
+
+logger = logging.getLogger("stoker.web")
+
+BACKLOG = 1024
+KEEP_ALIVE_SECONDS = 75.0
+LONGEST_HEAD = 64 * 1024
+BREATH_SECONDS = 0.1
+
+
+async def serve(
+    app: ASGIFramework,
+    sockets: Sequence[socket.socket],
+    *,
+    drain_seconds: float = 5.0,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve ``app`` on bound sockets, which it closes in the end, until cancelled.
+
+    ``task_status.started`` gets the :class:`Server` once it listens. Cancelling stops listening at once, gives the
+    requests under way ``drain_seconds`` (:meth:`Server.hurry` ends that), cuts off what is left, and then tells the
+    application its lifespan is over. Raises what the application's start-up raises.
+    """
+    server = Server(app, sockets, drain_seconds)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.run)
+        try:
+            await server.listening.wait()
+            task_status.started(server)
+            await trio.sleep_forever()
+        finally:
+            server.shut_down()
+
+
+class Server:
+    """A running server. ``contained`` counts the failures that were kept from spreading.
+
+    ``listening`` is set once it listens.
+    """
+
+    def __init__(self, app: ASGIFramework, sockets: Sequence[socket.socket], drain_seconds: float) -> None:
+        self.contained = 0
+        self.listening = trio.Event()
+        self._app = wrap_app(app, 0, "asgi")
+        self._sockets = sockets
+        self._drain_seconds = drain_seconds
+        self._config = _configuration()
+        self._context = WorkerContext(None)
+        self._connections: set[Connection] = set()
+        self._accepting = trio.CancelScope()
+        self._draining = trio.CancelScope()
+        self._complained_at = float("-inf")
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
+    async def run(self) -> None:
+        """The whole life, shielded from cancellation: :meth:`shut_down` is its end, and leaves time to drain."""
+        lifespan = Lifespan(self._app, self._config, {})
+        with trio.CancelScope(shield=True), ExitStack() as stack:
+            for sock in self._sockets:
+                stack.callback(sock.close)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(lifespan.handle_lifespan)
+                await lifespan.wait_for_startup()
+                with self._draining:
+                    await self._serve()
+                await lifespan.wait_for_shutdown()
+                nursery.cancel_scope.cancel()
+
+    def shut_down(self) -> None:
+        """Listen no more, and give the requests under way their time to drain."""
+        self._accepting.cancel()
+
+    def hurry(self) -> None:
+        """Cut off all connections at once, if the server is shutting down."""
+        if self._accepting.cancel_called:
+            self._draining.cancel()
+
+    async def _serve(self) -> None:
+        async with trio.open_nursery() as handlers:
+            with self._accepting:
+                async with trio.open_nursery() as nursery:
+                    for sock in self._sockets:
+                        nursery.start_soon(self._accept, _listener(sock), handlers)
+                    self.listening.set()
+            await self._context.terminated.set()
+            self._draining.deadline = trio.current_time() + self._drain_seconds
+            for connection in self._connections:
+                connection.close_if_idle()
+
+    async def _accept(self, listener: trio.SocketListener, handlers: trio.Nursery) -> None:
+        async with listener:
+            while True:
+                try:
+                    stream = await listener.accept()
+                except OSError as shortage:  # of descriptors or memory; whatever else can happen Trio deals with itself
+                    self._complain(shortage)
+                    await trio.sleep(BREATH_SECONDS)
+                else:
+                    handlers.start_soon(self._handle, stream)
+
+    async def _handle(self, stream: trio.SocketStream) -> None:
+        connection = Connection(self._app, self._config, self._context, stream, self._contain)
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        except* Exception as group:  # noqa: BLE001 - the connection boundary: contained, logged, counted
+            self._contain(group)
+        finally:
+            self._connections.discard(connection)
+
+    def _contain(self, error: BaseException) -> None:
+        self.contained += 1
+        logger.error("a connection failed: %s", _summary(error), exc_info=error)
+
+    def _complain(self, shortage: OSError) -> None:
+        now = trio.current_time()
+        if now - self._complained_at >= 1.0:
+            self._complained_at = now
+            logger.error("no more connections for now, with %d open: %s", len(self._connections), shortage.strerror)
+
+
+def _configuration() -> Config:
+    config = Config()
+    config.accesslog = None
+    config.errorlog = logging.getLogger("stoker.web")
+    config.include_server_header = False
+    config.keep_alive_timeout = KEEP_ALIVE_SECONDS
+    config.keep_alive_max_requests = 1_000_000_000
+    config.h11_max_incomplete_size = LONGEST_HEAD
+    config.shutdown_timeout = 10.0
+    return config
+
+
+def _listener(sock: socket.socket) -> trio.SocketListener:
+    notice_vanished_peer(sock)  # accepted sockets inherit it
+    sock.listen(BACKLOG)
+    return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+
+def _summary(error: BaseException) -> str:
+    """The first true error within groups, in one line."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"

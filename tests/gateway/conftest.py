@@ -1,0 +1,167 @@
+"""The gateway as it runs: the lane on the real server on a real socket, in front of scripted engines."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import attrs
+import pytest
+import trio
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
+
+from stoker.builtin.policies import LeastLoad
+from stoker.contracts import RoutingPolicy
+from stoker.gateway.forward import Forwarder
+from stoker.gateway.routing import RoutingTable
+from stoker.gateway.upstream import UpstreamPool
+from stoker.model import Backend
+from stoker.settings import GatewaySettings
+from stoker.web.lane import Guard, ProxyLane
+from stoker.web.server import Server, serve
+
+from .scripted import HANG_GUARD_SECONDS, Answer, Client, Engine, Exchange, Headers, Script, connect, until
+
+CHAT = "/v1/chat/completions"
+PATHS = frozenset({CHAT, "/v1/completions", "/v1/audio/transcriptions"})
+
+
+async def say_hello(exchange: Exchange) -> None:
+    await exchange.reply(200, {"hello": "there"})
+
+
+class EchoApp:
+    """The web app behind the lane: says what it got."""
+
+    def __init__(self) -> None:
+        self.lifespan: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] == "lifespan":
+            while True:
+                event = await receive()
+                self.lifespan.append(event["type"])
+                if event["type"] == "lifespan.startup":
+                    await send({"type": "lifespan.startup.complete"})
+                else:
+                    await send({"type": "lifespan.shutdown.complete"})
+                    return
+        assert scope["type"] == "http"
+        if scope["path"] == "/fail":
+            raise ZeroDivisionError("the app has a defect")
+        body = json.dumps([scope["method"], scope["path"]]).encode()
+        length = str(len(body)).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+@attrs.define(eq=False)
+class World:
+    """A running gateway, its engines, and its clients."""
+
+    nursery: trio.Nursery
+    table: RoutingTable
+    forwarder: Forwarder
+    server: Server
+    port: int
+    app: EchoApp
+    scope: trio.CancelScope
+    reports: list[tuple[str, int, str]]
+    backends: dict[str, Backend] = attrs.field(factory=dict)
+    contained: int = 0
+
+    async def engine(self, engine_id: str, script: Script = say_hello, **changes: object) -> Engine:
+        """Start an engine and put it into the table, READY."""
+        engine = Engine(script)
+        await self.nursery.start(engine.serve)
+        self.add(engine_id, port=engine.port, **changes)
+        return engine
+
+    def add(self, engine_id: str, *, port: int = 1, **changes: object) -> None:
+        """Put an engine into the table; one nobody listens for if no port is given."""
+        backend = Backend(
+            engine_id=engine_id,
+            incarnation=1,
+            base_url=f"http://127.0.0.1:{port}",
+            model="m",
+            names=("m",),
+            kind="llm",
+            runtime="fake",
+            paths=PATHS,
+            accepting=True,
+        )
+        self.backends[engine_id] = attrs.evolve(backend, **changes)  # type: ignore[arg-type]
+        self.update()
+
+    def change(self, engine_id: str, **changes: object) -> None:
+        self.backends[engine_id] = attrs.evolve(self.backends[engine_id], **changes)  # type: ignore[arg-type]
+        self.update()
+
+    def forget(self, engine_id: str) -> None:
+        del self.backends[engine_id]
+        self.update()
+
+    def update(self) -> None:
+        self.table.update(tuple(self.backends.values()))
+
+    def client(self) -> AbstractAsyncContextManager[Client]:
+        return connect(self.port)
+
+    async def ask(self, body: bytes | object, headers: Headers = (), *, path: str = CHAT) -> Answer:
+        """One request on a connection of its own."""
+        async with self.client() as client:
+            return await client.ask(path, body, headers)
+
+
+@asynccontextmanager
+async def running(
+    settings: GatewaySettings | None = None,
+    *,
+    policy: RoutingPolicy | None = None,
+    guard: Guard | None = None,
+    drain_seconds: float = 5.0,
+    ssl_context: ssl.SSLContext | None = None,
+) -> AsyncIterator[World]:
+    """A gateway with these settings. In the end every lease must be closed, and nothing unexpected have happened."""
+    settings = settings or GatewaySettings()
+    table = RoutingTable(policy or LeastLoad(), LeastLoad(), trio.current_time)
+    reports: list[tuple[str, int, str]] = []
+    sock = socket.create_server(("127.0.0.1", 0))
+    port = sock.getsockname()[1]
+    async with (
+        trio.open_nursery() as engines,
+        UpstreamPool(2.0, ssl_context=lambda: ssl_context or ssl.create_default_context()) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        forwarder = Forwarder(table, pool, settings, lambda *report: reports.append(report))
+        app = EchoApp()
+        scope = trio.CancelScope()
+
+        async def run(*, task_status: trio.TaskStatus[Server]) -> None:
+            with scope:
+                lane = ProxyLane(forwarder, settings, app, guard)
+                await serve(lane, [sock], drain_seconds=drain_seconds, task_status=task_status)
+
+        server: Server = await nursery.start(run)
+        world = World(engines, table, forwarder, server, port, app, scope, reports)
+        yield world
+        await until(lambda: table.in_flight() == 0)
+        await until(lambda: table.waiting() == 0)
+        assert all(table.activity(engine_id).active_requests == 0 for engine_id in world.backends)
+        scope.cancel()
+        with trio.fail_after(HANG_GUARD_SECONDS):
+            while nursery.child_tasks:
+                await trio.sleep(0.002)
+        assert server.connections == 0
+        assert server.contained == world.contained
+        engines.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    """A gateway with the default settings."""
+    async with running() as world:
+        yield world
