@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
+
+
+def _absolute(path: str) -> Path:
+    return Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 - pathlib's raises where ~ names nobody
 
 
 @attrs.frozen
@@ -19,9 +24,9 @@ class Home:
     def from_environment(cls, environ: Mapping[str, str]) -> Home:
         """``STOKER_HOME``, or ``stoker`` in the user's state folder (XDG_STATE_HOME, ``~/.local/state``)."""
         if named := environ.get("STOKER_HOME"):
-            return cls(Path(named).expanduser().absolute())
+            return cls(_absolute(named))
         if state := environ.get("XDG_STATE_HOME"):
-            return cls(Path(state).expanduser().absolute() / "stoker")
+            return cls(_absolute(state) / "stoker")
         return cls(Path(environ.get("HOME") or Path.home()).absolute() / ".local" / "state" / "stoker")
 
     @property

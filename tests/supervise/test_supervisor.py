@@ -131,6 +131,10 @@ async def test_what_can_not_be_is_refused_and_hurts_nobody(open_supervisor: Open
             supervisor.start(EngineSpec(model="m", runtime="command"))
         with pytest.raises(ConflictError, match="'one' already"):
             supervisor.start(spec(), "one")
+        with pytest.raises(
+            ConflictError, match=r"know 'fake' \(engine 'one'\) as 'fake' already; give 'other' other names"
+        ):
+            supervisor.start(spec(model="other", names=("fake",)))
         with pytest.raises(ConfigError, match="can't be an engine id"):
             supervisor.start(spec(), "../one")
         with pytest.raises(NotFoundError, match="no engine 'two'; there are: one"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -83,6 +83,7 @@ class Supervisor:
         :class:`ConflictError` (``engine_id`` is taken by an engine that runs).
         """
         self._check_staying()
+        self.check_names(spec)
         paths = self.check(spec)
         if engine_id is not None:
             self._check_id(engine_id, spec)
@@ -107,6 +108,7 @@ class Supervisor:
     def register(self, spec: EngineSpec, engine_id: str | None = None) -> str:
         """Route to a URL that somebody else keeps running. Raises :class:`ConflictError` for one that is known."""
         self._check_staying()
+        self.check_names(spec)
         paths = self.check(spec)
         for other in self._fleet.engines.values():
             if other.origin is Origin.REGISTERED and (other.spec.url, other.spec.model) == (spec.url, spec.model):
@@ -171,6 +173,22 @@ class Supervisor:
         if mistakes:
             raise ConfigError(f"engine {spec.model!r}", [Mistake("", mistake) for mistake in mistakes])
         return paths
+
+    def check_names(self, spec: EngineSpec, *, besides: Collection[str] = ()) -> None:
+        """Raise :class:`ConflictError` where clients know another model by one of its names.
+
+        Engines that are on their way out, and those ``besides``, give their names up.
+        """
+        for other in self._fleet.engines.values():
+            if other.state in (EngineState.DRAINING, EngineState.STOPPED) or other.engine_id in besides:
+                continue
+            shared = set(spec.all_names) & set(other.spec.all_names)
+            if shared and other.spec.model != spec.model:
+                names = ", ".join(map(repr, sorted(shared)))
+                raise ConflictError(
+                    f"clients know {other.spec.model!r} (engine {other.engine_id!r}) as {names} already; "
+                    f"give {spec.model!r} other names"
+                )
 
     # What becomes of it
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def existing(spec: EngineSpec) -> Path:
 
     Raises :class:`PermanentLaunchError` when nothing is there.
     """
-    path = Path(spec.cwd or ".").expanduser() / Path(spec.model).expanduser()
+    path = Path(os.path.expanduser(spec.cwd or "."), os.path.expanduser(spec.model))  # noqa: PTH111 - leaves ~nobody as it is
     if not path.exists():
         raise PermanentLaunchError(
             f"model {spec.model!r}: there is no {path.absolute()}; correct the path, or put the file there"

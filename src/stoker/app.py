@@ -1,0 +1,257 @@
+"""The composition root: builds every part, opens the nurseries, and takes it all down in order."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import attrs
+import httpx2
+import trio
+
+from stoker import __version__, config, environments
+from stoker.config import Listen, parse_listen
+from stoker.errors import StokerError
+from stoker.gateway.forward import Forwarder
+from stoker.gateway.routing import RoutingTable
+from stoker.gateway.upstream import UpstreamPool
+from stoker.gpu.inventory import read_gpus
+from stoker.home import Home
+from stoker.operations import Operations
+from stoker.plugins import Registry
+from stoker.settings import Settings
+from stoker.supervise import lock, probe, proctable
+from stoker.supervise.crew import Crew
+from stoker.supervise.leftovers import end_leftovers
+from stoker.supervise.placing import Placer
+from stoker.supervise.supervisor import Supervisor
+from stoker.web.app import WebApp, create_app
+from stoker.web.lane import ProxyLane
+from stoker.web.server import Server, serve
+from stoker.web.token import AdminToken, load_or_make_token
+
+log = logging.getLogger("stoker.app")
+
+Companion = Callable[[str], Awaitable[int | None]]
+"""Runs beside the gateway once it serves, given its URL; an int it returns ends the program with that exit code."""
+
+
+def run(
+    settings: Settings,
+    home: Home,
+    registry: Registry,
+    *,
+    config_path: Path | None = None,
+    on_ready: Callable[[str], None] | None = None,
+    companion: Companion | None = None,
+) -> int:
+    """Run everything in the foreground until SIGINT or SIGTERM, and return the exit code.
+
+    The first signal drains: what is being answered is answered, engines then stop. The second one hurries: engines are
+    killed. Either way no process of ours is left. Raises :class:`StokerError` for what keeps it from starting.
+    """
+    home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lock.hold(home.lock))
+        listener = stack.enter_context(contextlib.closing(listen_on(parse_listen(settings.gateway.listen))))
+        stack.enter_context(announced(home, url_of(listener), config_path))
+        program = Program(settings, home, registry, config_path, on_ready, companion, listener)
+        return _the_one_error(partial(trio.run, program.main))
+
+
+def _the_one_error(call: Callable[[], int]) -> int:
+    """Nurseries wrap what ends them. A single StokerError is for a user to read: unwrap it."""
+    try:
+        return call()
+    except BaseExceptionGroup as group:
+        errors = list(_leaves(group))
+        if len(errors) == 1 and isinstance(errors[0], StokerError):
+            raise errors[0] from None
+        raise
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def listen_on(address: Listen) -> socket.socket:
+    """A listening socket. Raises :class:`StokerError` when the address can't be had."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address.host, address.port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise StokerError(
+            f"can't listen on {address}: {error.strerror}; stop what listens there, or choose another address "
+            "with --listen (port 0 takes any free one)"
+        ) from error
+    listener.setblocking(False)  # noqa: FBT003 - the standard library takes it so
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """The address that clients use for what listens there."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.contextmanager
+def announced(home: Home, url: str, config_path: Path | None) -> Iterator[None]:
+    """``gateway.json`` stands while the gateway runs, so that the command line finds it. Blocks."""
+    entry = proctable.read_entry(os.getpid()) if proctable.HAS_PROC else None
+    about = {
+        "pid": os.getpid(),
+        "process_start": entry.started if entry else None,
+        "url": url,
+        "started_at": time.time(),
+        "version": __version__,
+        "argv": sys.argv,
+        "config": str(config_path) if config_path else None,
+    }
+    unfinished = home.gateway.with_suffix(".new")
+    unfinished.write_text(json.dumps(about))
+    unfinished.replace(home.gateway)
+    try:
+        yield
+    finally:
+        home.gateway.unlink(missing_ok=True)
+
+
+@attrs.define(eq=False)
+class Program:
+    """One run of Stoker."""
+
+    settings: Settings
+    home: Home
+    registry: Registry
+    config_path: Path | None
+    on_ready: Callable[[str], None] | None
+    companion: Companion | None
+    listener: socket.socket
+    exit_code: int = 0
+    _leave: trio.Event = attrs.field(factory=trio.Event)
+    _hurry: trio.Event = attrs.field(factory=trio.Event)
+
+    async def main(self) -> int:
+        """Everything, from the first task to the last."""
+        token = await trio.to_thread.run_sync(load_or_make_token, self.home.admin_token)
+        await self._clear_leftovers()
+        gateway = self.settings.gateway
+        table = RoutingTable(
+            self.registry.policy(gateway.policy), self.registry.policy("least-load"), clock=trio.current_time
+        )
+        client = await trio.to_thread.run_sync(probe.make_client)
+        async with client, trio.open_nursery() as engines:
+            supervisor = self._make_supervisor(table, client, engines)
+            operations = Operations(supervisor, read_gpus, self._about(), self.config_path)
+            engines.start_soon(self._obey_signals)
+            engines.start_soon(supervisor.run_timer)
+            engines.start_soon(supervisor.rotate_logs)
+            pool = UpstreamPool(connect_timeout_seconds=gateway.connect_timeout_seconds)
+            async with pool, trio.open_nursery() as doors:
+                web = self._make_web(table, operations, token)
+                lane = ProxyLane(Forwarder(table, pool, gateway, supervisor.suspect), gateway, web, web.guard)
+                server = await doors.start(partial(serve, lane, [self.listener]))
+                operations.start_configured(self.settings)
+                self._say_ready(doors)
+                await self._leave.wait()
+                doors.start_soon(self._hurry_when_told, supervisor, server)
+                table.close_doors("Stoker is shutting down")
+                supervisor.leave()
+                await supervisor.wait_until_all_stopped()
+                web.end_streams()
+                doors.cancel_scope.cancel()
+            engines.cancel_scope.cancel()
+        return self.exit_code
+
+    def _make_supervisor(self, table: RoutingTable, client: httpx2.AsyncClient, engines: trio.Nursery) -> Supervisor:
+        crew = Crew(
+            home=self.home,
+            run_id=secrets.token_hex(4),
+            runtimes=self.registry.runtimes,
+            placer=Placer(self.registry.scheduler(self.settings.scheduler), read_gpus, self._find_python),
+            traffic=table,
+            client=client,
+            nursery=engines,
+        )
+        return Supervisor(crew, table, self.settings.log_max_bytes)
+
+    def _make_web(self, table: RoutingTable, operations: Operations, token: AdminToken) -> WebApp:
+        return create_app(
+            operations.supervisor,
+            operations,
+            token=token,
+            table=table,
+            settings=self.settings.gateway,
+            read_spec=config.spec_from_json,
+            started_at=time.time(),
+        )
+
+    def _say_ready(self, doors: trio.Nursery) -> None:
+        if self.on_ready is not None:
+            self.on_ready(url_of(self.listener))
+        if self.companion is not None:
+            doors.start_soon(self._accompany, self.companion)
+
+    async def _accompany(self, companion: Companion) -> None:
+        code = await companion(url_of(self.listener))
+        if code is not None:
+            self.exit_code = code
+            self._leave.set()
+
+    async def _obey_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                if self._leave.is_set():
+                    self._hurry.set()
+                else:
+                    log.info("stopping: answering what is being answered; once more (Ctrl-C) to hurry")
+                    self._leave.set()
+
+    async def _hurry_when_told(self, supervisor: Supervisor, server: Server) -> None:
+        await self._hurry.wait()
+        log.warning("told again to stop: not waiting for what is being answered")
+        supervisor.leave(hurry=True)
+        server.hurry()
+
+    async def _clear_leftovers(self) -> None:
+        leftovers = await end_leftovers(self.home.digest)
+        if leftovers.found:
+            log.warning("ended engines that an earlier run left behind: pids %s", leftovers.found)
+        if leftovers.remaining:
+            log.error("these processes of an earlier run can't be ended: pids %s", leftovers.remaining)
+
+    def _find_python(self, runtime_name: str) -> Path | None:
+        configured = self.settings.runtimes.get(runtime_name)
+        if configured is not None and configured.python is not None:
+            return configured.python
+        spec = self.registry.runtime(runtime_name).environment
+        installed = None if spec is None else environments.find(self.home, runtime_name, spec)
+        return None if installed is None else installed.python
+
+    def _about(self) -> dict[str, object]:
+        return {
+            "version": __version__,
+            "policy": self.settings.gateway.policy,
+            "lanes": ["hypercorn"],
+            "plugins": list(self.registry.plugins),
+            "pid": os.getpid(),
+            "home": str(self.home.path),
+        }

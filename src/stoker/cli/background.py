@@ -1,0 +1,115 @@
+"""Starts a gateway in the background, and ends one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+
+from stoker.cli.activity import Activity
+from stoker.cli.client import Client
+from stoker.cli.finding import Address, RunningGateway, address_of, read_gateway
+from stoker.cli.invocation import command, program
+from stoker.errors import StokerError
+from stoker.home import Home
+from stoker.supervise import proctable
+from stoker.supervise.logs import open_for_append, tail
+
+LAST_LINES = 20
+
+
+def launch(home: Home, arguments: Sequence[str]) -> RunningGateway:
+    """Run Stoker with ``arguments`` in a session of its own; returns when it answers.
+
+    Raises StokerError with the end of its log when it ends instead. An interrupt ends it too.
+    """
+    path = home.gateway_log
+    log = open_for_append(path)
+    try:
+        since = os.fstat(log).st_size
+        process = subprocess.Popen(
+            [*command(), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    finally:
+        os.close(log)
+    try:
+        with Activity("starting the gateway") as activity:
+            while (running := _answering(home, process.pid)) is None:
+                if process.poll() is not None:
+                    lines = tail(path, LAST_LINES, since=since).strip()
+                    raise StokerError(f"the gateway did not start (exit code {process.returncode}):\n{lines}")
+                activity.update()
+                activity.pause()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
+    process.returncode = 0  # it is meant to outlive us; Popen would warn of a child that nobody waited for
+    return running
+
+
+def _answering(home: Home, pid: int) -> RunningGateway | None:
+    running = read_gateway(home)
+    if running is None or running.pid != pid:
+        return None
+    try:
+        with Client(Address(running.url)) as client:
+            return running if client.is_healthy() else None
+    except StokerError:
+        return None
+
+
+def leave(home: Home, running: RunningGateway, *, now: bool) -> None:
+    """Tell a gateway to stop, and wait until it is gone. ``now`` also tells it not to wait for requests.
+
+    A gateway that is stopping already is not told again, which would hurry it, unless ``now`` wants that.
+    """
+    hint = "" if now else f"; to hurry: {program()} gateway stop --now"
+    with Activity("stopping the gateway") as activity:
+        if not _is_leaving(home, running):
+            _send(running, signal.SIGTERM)
+        if now:
+            _send(running, signal.SIGINT)  # another signal: two equal ones may become one
+        while running.alive:
+            activity.update(f"requests under way are finished first{hint}")
+            activity.pause()
+
+
+def _is_leaving(home: Home, running: RunningGateway) -> bool:
+    try:
+        with Client(address_of(home, running, os.environ)) as client:
+            return bool(client.get("/status").get("shutting_down"))
+    except StokerError:  # it can't say, so it is told
+        return False
+
+
+def _send(running: RunningGateway, number: signal.Signals) -> None:
+    """Signal exactly that process: a later bearer of its pid is never hit."""
+    if not proctable.HAS_PROC:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(running.pid, number)
+        return
+    entry = proctable.read_entry(running.pid)
+    if entry is not None and entry.started == running.process_start:
+        proctable.send([entry], number)
+
+
+def arguments_of(running: RunningGateway) -> list[str]:
+    """The arguments that start such a gateway again, from any folder. Raises StokerError for one that is no ``up``."""
+    given = list(running.argv[1:])
+    if given[:1] != ["up"]:
+        raise StokerError(
+            f"the gateway was started with {' '.join(given)!r}, which does not run in the background; "
+            f"stop it with: {program()} gateway stop"
+        )
+    arguments = ["up"]
+    if running.config is not None:
+        arguments += ["--config", running.config]
+    for index, word in enumerate(given):
+        if word == "--listen" and given[index + 1 :]:
+            arguments += ["--listen", given[index + 1]]
+        elif word.startswith("--listen="):
+            arguments.append(word)
+    return arguments

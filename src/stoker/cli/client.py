@@ -1,0 +1,141 @@
+"""Talks to a gateway's management side, synchronously, and turns its answers into values or StokerErrors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+import httpx2
+
+from stoker.cli.finding import Address, find_gateway, not_running
+from stoker.errors import ConflictError, NotFoundError, StokerError
+from stoker.home import Home
+
+MANAGEMENT = "/v1/management"
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 30.0
+
+
+class Client:
+    """A connection to one gateway; a context manager.
+
+    Methods raise NotRunningError when nobody answers, NotFoundError and ConflictError for what the gateway calls so,
+    and StokerError for everything else, each with the gateway's own message.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        headers = {"authorization": f"Bearer {address.token}"} if address.token else {}
+        timeout = httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+        self._http = httpx2.Client(
+            base_url=address.url,
+            headers=headers,
+            timeout=timeout,
+            trust_env=not address.local,  # a proxy that the environment names is for the network, not for this machine
+            verify=not address.url.startswith("http:"),  # reading all certificates takes longer than anything else here
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def is_healthy(self) -> bool:
+        """Whether the gateway says that it lives."""
+        with self._contained():
+            return self._http.get("/health").is_success
+
+    def get(self, path: str) -> dict[str, Any]:
+        """The JSON object at ``path``, which begins below the management prefix."""
+        return self._call("GET", path)
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Send ``body`` there, and return the JSON object that is the answer."""
+        return self._call("POST", path, dict(body or {}))
+
+    def delete(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Delete what is there, and return the JSON object that is the answer."""
+        return self._call("DELETE", path, dict(body or {}))
+
+    def listing(self, path: str) -> list[dict[str, Any]]:
+        """The things that ``path`` lists."""
+        things = self.get(path).get("data")
+        if not isinstance(things, list):
+            raise self._stranger()
+        return things
+
+    def text(self, path: str, **query: int) -> Iterator[str]:
+        """The text at ``path`` as it comes; endless where it is followed."""
+        with self._contained(), self._http.stream("GET", MANAGEMENT + path, params=query, timeout=None) as response:
+            if response.status_code != httpx2.codes.OK:
+                response.read()
+                raise self._problem(response)
+            yield from response.iter_text()
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        with self._contained():
+            response = self._http.request(method, MANAGEMENT + path, json=body)
+        if not response.is_success:
+            raise self._problem(response)
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise self._stranger()
+        return answer
+
+    @contextlib.contextmanager
+    def _contained(self) -> Iterator[None]:
+        url = self.address.url
+        try:
+            yield
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            raise not_running(f"no gateway answers at {url}") from error
+        except httpx2.TimeoutException as error:
+            raise StokerError(
+                f"the gateway at {url} did not answer in {ANSWER_SECONDS:.0f} s; look at its log"
+            ) from error
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise StokerError(f"the gateway at {url} broke off: {error or type(error).__name__}; try again") from error
+
+    def _problem(self, response: httpx2.Response) -> StokerError:
+        try:
+            message = str(response.json()["error"]["message"])
+        except (ValueError, KeyError, TypeError):
+            return self._stranger()
+        match response.status_code:
+            case httpx2.codes.NOT_FOUND:
+                return NotFoundError(message)
+            case httpx2.codes.CONFLICT:
+                return ConflictError(message)
+            case httpx2.codes.UNAUTHORIZED | httpx2.codes.FORBIDDEN:
+                return StokerError(f"the gateway at {self.address.url} refuses: {message}; {self._token_remedy()}")
+        return StokerError(message)
+
+    def _token_remedy(self) -> str:
+        if self.address.token is None:
+            return "set STOKER_API_KEY to its admin token, or STOKER_HOME to its folder"
+        return "it belongs to another home: set STOKER_HOME or STOKER_API_KEY accordingly"
+
+    def _stranger(self) -> StokerError:
+        return StokerError(
+            f"what answers at {self.address.url} is not a Stoker gateway; set STOKER_URL to the address of one"
+        )
+
+
+def connect() -> Client:
+    """A client of the gateway that this environment means. Nothing is sent yet."""
+    return Client(find_gateway(Home.from_environment(os.environ), os.environ))
+
+
+def engine_path(engine_id: str, action: str = "") -> str:
+    """The path of an engine, whatever characters somebody typed for its id."""
+    return f"/engines/{quote(engine_id, safe='')}" + (f"/{action}" if action else "")

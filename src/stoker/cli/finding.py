@@ -1,0 +1,125 @@
+"""Finds the gateway that commands talk to, and the secret that goes with it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import attrs
+
+from stoker.cli.invocation import program
+from stoker.config.listen import is_loopback
+from stoker.errors import NotRunningError, StokerError
+from stoker.home import Home
+from stoker.supervise import proctable
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+@attrs.frozen(kw_only=True)
+class RunningGateway:
+    """The gateway of this home, as it describes itself in ``gateway.json``; it was alive a moment ago."""
+
+    pid: int
+    process_start: int | None
+    url: str
+    started_at: float
+    version: str
+    argv: tuple[str, ...]
+    config: str | None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process is still there, and still the same one."""
+        if not proctable.HAS_PROC or self.process_start is None:
+            return _answers_signals(self.pid)
+        entry = proctable.read_entry(self.pid)
+        return entry is not None and entry.started == self.process_start and not entry.gone
+
+
+def _answers_signals(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def read_gateway(home: Home) -> RunningGateway | None:
+    """The gateway that runs on ``home``; None where there is none, whatever a dead one may have left behind."""
+    try:
+        about = json.loads(home.gateway.read_text())
+        gateway = RunningGateway(
+            pid=int(about["pid"]),
+            process_start=about["process_start"],
+            url=str(about["url"]),
+            started_at=float(about["started_at"]),
+            version=str(about["version"]),
+            argv=tuple(map(str, about["argv"])),
+            config=about["config"],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return gateway if gateway.pid > 0 and gateway.alive else None
+
+
+@attrs.frozen
+class Address:
+    """Where a gateway is, and what proves that we may manage it."""
+
+    url: str
+    token: str | None = attrs.field(default=None, repr=False)
+
+    @property
+    def local(self) -> bool:
+        """Whether it is on this machine."""
+        return is_loopback(urlsplit(self.url).hostname or "")
+
+
+def find_gateway(home: Home, environ: Mapping[str, str]) -> Address:
+    """``STOKER_URL``, else the gateway of this home, else the default address.
+
+    ``STOKER_API_KEY`` is the token if it is set. The admin token of this home goes only to loopback addresses that
+    somebody named: not to whatever may happen to listen at the default one. Raises StokerError for a wrong URL.
+    """
+    key = environ.get("STOKER_API_KEY") or None
+    if url := environ.get("STOKER_URL"):
+        named = Address(_checked(url), key)
+        return attrs.evolve(named, token=key or _admin_token(home)) if named.local else named
+    if running := read_gateway(home):
+        return address_of(home, running, environ)
+    if home.gateway.exists():
+        raise not_running(f"the gateway of {home.path} is gone")
+    return Address(DEFAULT_URL, key)
+
+
+def address_of(home: Home, running: RunningGateway, environ: Mapping[str, str]) -> Address:
+    """The address of the gateway that runs on ``home``."""
+    return Address(running.url, environ.get("STOKER_API_KEY") or _admin_token(home))
+
+
+def not_running(what: str) -> NotRunningError:
+    """The error for when there is nobody to talk to."""
+    return NotRunningError(f"{what}; start it with: {program()} gateway start")
+
+
+def _checked(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise StokerError(f"STOKER_URL is {url!r}, which is not a URL such as {DEFAULT_URL}")
+    return url.rstrip("/").removesuffix("/v1")
+
+
+def _admin_token(home: Home) -> str | None:
+    try:
+        return home.admin_token.read_text().strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,17 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+AsJson = Annotated[bool, Parameter("--json", help="Print JSON, for programs.")]
+ConfigFile = Annotated[
+    Path | None, Parameter(("--config", "-c"), help="The configuration; without it ./stoker.toml, if there is one.")
+]
+ListenAt = Annotated[str | None, Parameter("--listen", help="host:port to listen on; port 0 takes any free one.")]
+EngineId = Annotated[str, Parameter(help="The id of the engine, as `engine list` shows it.")]
+Tail = Annotated[int, Parameter(("--tail", "-n"), help="How many of the last lines to show (200).")]
+Follow = Annotated[bool, Parameter(("--follow", "-f"), help="Go on with what is added, until Ctrl-C.")]

@@ -1,0 +1,86 @@
+"""``stoker runtime list|install|remove``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from stoker import environments
+from stoker.cli.configured import load_registry
+from stoker.cli.installing import Display
+from stoker.cli.options import AsJson
+from stoker.cli.output import print_json, print_table, size
+from stoker.environments import EnvironmentState, Installed
+from stoker.errors import StokerError
+from stoker.home import Home
+from stoker.model import EnvironmentSpec
+from stoker.plugins import Registry
+
+Name = Annotated[str, Parameter(help="The runtime, as `runtime list` shows it.")]
+
+
+def listing(*, as_json: AsJson = False) -> None:
+    """List the runtimes and their environments."""
+    registry = load_registry()
+    states = environments.listing(_home(), _specs(registry))
+    known = {state.name: state for state in states}
+    rows = [_described(name, known.get(name)) for name in registry.runtimes]
+    if as_json:
+        print_json(rows)
+        return
+    table = [(row["name"], row["environment"], _size(row["size_bytes"]), row["summary"]) for row in rows]
+    print_table(("RUNTIME", "ENVIRONMENT", "SIZE", "WHAT IT NEEDS"), table, empty="there are no runtimes")
+
+
+def install(name: Name, /) -> None:
+    """Install a runtime's environment, or complete one."""
+    installed = make_sure(_home(), load_registry(), name)
+    print(f"{name} is installed: {installed.python}")
+
+
+def remove(name: Name, /) -> None:
+    """Remove a runtime's environment."""
+    environments.remove(_home(), name)
+    print(f"{name} is removed")
+
+
+def make_sure(home: Home, registry: Registry, name: str) -> Installed:
+    """The environment of the runtime ``name``, installed first if it is not, with its progress shown.
+
+    Raises NotFoundError for an unknown runtime, EnvironmentFault when it can't be installed.
+    """
+    spec = registry.runtime(name).environment
+    if spec is None:
+        raise StokerError(f"runtime {name!r} needs no environment: there is nothing to install")
+    if found := environments.find(home, name, spec):
+        return found
+    with Display(name) as display:
+        return environments.install(home, name, spec, display.show)
+
+
+def _described(name: str, state: EnvironmentState | None) -> dict[str, Any]:
+    if state is None:
+        return {"name": name, "environment": "not needed", "python": None, "size_bytes": None, "summary": ""}
+    return {
+        "name": name,
+        "environment": state.state.value,
+        "python": str(state.python) if state.python else None,
+        "size_bytes": state.size_bytes,
+        "summary": state.summary,
+        "versions": dict(state.versions),
+    }
+
+
+def _specs(registry: Registry) -> Mapping[str, EnvironmentSpec]:
+    return {name: each.environment for name, each in registry.runtimes.items() if each.environment is not None}
+
+
+def _size(count: int | None) -> str:
+    return "" if count is None else size(count)
+
+
+def _home() -> Home:
+    return Home.from_environment(os.environ)

@@ -1,0 +1,161 @@
+"""``stoker engine start|register|restart``: what ends with an engine that is READY, or with the reason why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from stoker.cli.activity import Activity, warn
+from stoker.cli.client import Client, connect, engine_path
+from stoker.cli.engine import drain_order
+from stoker.cli.invocation import program
+from stoker.cli.options import AsJson, EngineId
+from stoker.cli.output import print_json
+from stoker.errors import ConfigError, Mistake, StokerError
+
+Wait = Annotated[bool, Parameter(negative="--no-wait", help="Wait until it is READY, and say what goes on.")]
+Names = Annotated[
+    tuple[str, ...], Parameter("--name", help="What clients may call the model, besides MODEL; repeatable.")
+]
+Kind = Annotated[str | None, Parameter(help="llm, embedding, rerank, …")]
+Limit = Annotated[int | None, Parameter("--max-concurrency", help="How many requests it is given at once.")]
+
+
+def start(
+    model: Annotated[str, Parameter(help="What the engine loads: a name, or a path (./model.gguf).")],
+    /,
+    *args: Annotated[str, Parameter(help="After --: arguments for the engine; with --runtime command, the command.")],
+    runtime: Annotated[str | None, Parameter(help="Which runtime starts it; see `runtime list`.")] = None,
+    name: Names = (),
+    kind: Kind = None,
+    gpus: Annotated[int | None, Parameter(help="How many GPUs it gets.")] = None,
+    label: Annotated[str | None, Parameter(help="A name for the engine; its id is made of it.")] = None,
+    port: Annotated[int | None, Parameter(help="A fixed port; else any free one.")] = None,
+    replicas: Annotated[int | None, Parameter(help="How many of them to start.")] = None,
+    max_concurrency: Limit = None,
+    env: Annotated[tuple[str, ...], Parameter(help="KEY=VALUE for its environment; repeatable.")] = (),
+    wait: Wait = True,
+    as_json: AsJson = False,
+) -> None:
+    """Start an engine and wait until it is READY."""
+    with connect() as client:
+        spec = {
+            "model": _absolute(model) if client.address.local else model,
+            "runtime": runtime,
+            "names": list(name) or None,
+            "kind": kind,
+            "gpus": gpus,
+            "label": label,
+            "port": port,
+            "replicas": replicas,
+            "max_concurrency": max_concurrency,
+            "env": _environment(env) or None,
+            "command" if runtime == "command" else "args": list(args) or None,
+        }
+        answer = client.post("/engines/start", {key: value for key, value in spec.items() if value is not None})
+        _follow_up(client, answer, wait=wait, as_json=as_json)
+
+
+def register(
+    url: Annotated[str, Parameter(help="Where the engine answers, such as http://127.0.0.1:9001.")],
+    /,
+    *,
+    model: Annotated[str, Parameter(help="The model's name at that engine.")],
+    name: Names = (),
+    kind: Kind = None,
+    max_concurrency: Limit = None,
+    engine_id: Annotated[str | None, Parameter("--id", help="The id it gets; else one is made of the model.")] = None,
+    wait: Wait = True,
+    as_json: AsJson = False,
+) -> None:
+    """Route to an engine that runs already, by its URL."""
+    spec = {
+        "url": url,
+        "model": model,
+        "names": list(name) or None,
+        "kind": kind,
+        "max_concurrency": max_concurrency,
+        "engine_id": engine_id,
+    }
+    with connect() as client:
+        answer = client.post("/engines/register", {key: value for key, value in spec.items() if value is not None})
+        _follow_up(client, answer, wait=wait, as_json=as_json)
+
+
+def restart(
+    engine_id: EngineId,
+    /,
+    *,
+    drain: Annotated[bool, Parameter(negative="--no-drain", help="Let it finish its requests.")] = True,
+    drain_timeout: Annotated[float | None, Parameter(help="Seconds it has for that; else what its spec says.")] = None,
+    wait: Wait = True,
+    as_json: AsJson = False,
+) -> None:
+    """Drain, stop and start an engine again. One that is stopped is just started."""
+    with connect() as client:
+        order = drain_order(drain=drain, drain_timeout=drain_timeout)
+        answer = client.post(engine_path(engine_id, "restart"), order)
+        _follow_up(client, answer, wait=wait, as_json=as_json)
+
+
+def _follow_up(client: Client, answer: Mapping[str, Any], *, wait: bool, as_json: bool) -> None:
+    engine_ids = [str(each) for each in answer.get("engine_ids") or [answer["engine_id"]]]
+    if wait:
+        wait_until_ready(client, engine_ids)
+    if as_json:
+        print_json([client.get(engine_path(engine_id)) for engine_id in engine_ids])
+        return
+    for engine_id in engine_ids:
+        print(f"{engine_id} is {'READY' if wait else 'starting'}")
+
+
+def wait_until_ready(client: Client, engine_ids: Iterable[str]) -> None:
+    """Return when all of them are READY. Raises StokerError, with the engine's own error, when one is not to be."""
+    waiting = list(engine_ids)
+    try:
+        with Activity(f"starting {', '.join(waiting)}") as activity:
+            while waiting := [engine_id for engine_id in waiting if not _is_ready(client, engine_id, activity)]:
+                activity.update(_last_words(client, waiting))
+                activity.pause()
+    except KeyboardInterrupt:
+        for engine_id in waiting:
+            warn(f"{engine_id} goes on starting; stop it with: {program()} engine stop {engine_id}")
+        raise
+
+
+def _is_ready(client: Client, engine_id: str, activity: Activity) -> bool:
+    info = client.get(engine_path(engine_id))
+    match info["state"]:
+        case "READY":
+            return True
+        case "ERROR":
+            reason = f" ({info['reason']})" if info.get("reason") else ""
+            raise StokerError(
+                f"engine {engine_id!r} did not become READY{reason}: {info['last_error']}\n"
+                f"Its whole log: {program()} engine logs {engine_id}"
+            )
+        case "STOPPED":
+            raise StokerError(f"engine {engine_id!r} was stopped before it was READY")
+    activity.say(f"{engine_id} is {info['state']}")
+    return False
+
+
+def _last_words(client: Client, waiting: Sequence[str]) -> str:
+    """The last line one of them logged; it tells most about what takes so long."""
+    return "".join(client.text(engine_path(waiting[0], "logs"), tail=1)).strip()
+
+
+def _absolute(model: str) -> str:
+    """``model``, made absolute if it is a path: the gateway runs in another folder."""
+    path = Path(model).expanduser() if model.startswith("~/") else Path(model)
+    return str(path.absolute()) if model.startswith(("./", "../", "~/")) or path.is_file() else model
+
+
+def _environment(pairs: Sequence[str]) -> dict[str, str]:
+    wrong = [Mistake("--env", f"must be KEY=VALUE, not {pair!r}") for pair in pairs if not pair.partition("=")[1]]
+    if wrong:
+        raise ConfigError("the command line", wrong)
+    return {key: value for key, _, value in (pair.partition("=") for pair in pairs)}

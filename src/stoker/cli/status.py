@@ -1,0 +1,30 @@
+"""``stoker status``."""
+
+from __future__ import annotations
+
+from stoker.cli.client import connect
+from stoker.cli.engine import print_engines
+from stoker.cli.options import AsJson
+from stoker.cli.output import duration, print_json, print_record
+
+
+def status(*, as_json: AsJson = False) -> None:
+    """Show how the gateway is and what its engines do."""
+    with connect() as client:
+        about = client.get("/status")
+        engines = client.listing("/engines")
+    if as_json:
+        print_json({"url": client.address.url, **about})
+        return
+    queue = about["queue"]
+    record = {
+        "address": client.address.url,
+        "version": about["version"],
+        "up for": duration(about["uptime_seconds"]),
+        "policy": about["policy"],
+        "requests": f"{queue['in_flight']} with engines, {queue['waiting']} waiting",
+        "shutting down": about["shutting_down"] or None,
+    }
+    print_record(record)
+    print()
+    print_engines(engines)

@@ -1,0 +1,99 @@
+"""The tree of commands: their names, what each is for in one line, and where it is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from cyclopts import App, Parameter
+
+from stoker import __version__
+
+ABOUT = "Keeps inference engines running and puts one OpenAI-compatible address in front of them."
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 no gateway is running, 130 interrupted. "
+    "STOKER_HOME is the folder of all state; STOKER_URL and STOKER_API_KEY name another gateway and its key."
+)
+
+COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "up": ("up:up", "Run the gateway and the engines of stoker.toml in the foreground."),
+        "demo": ("demo:demo", "Run a small chat model and an embedding model, and let one answer a question."),
+        "status": ("status:status", "Show how the gateway is and what its engines do."),
+        "gpu": ("gpu:gpu", "Show the GPUs of this machine and who uses them."),
+    }
+)
+
+GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = MappingProxyType(
+    {
+        "gateway": (
+            "Run the gateway in the background.",
+            {
+                "start": ("gateway:start", "Start it in the background and wait until it answers."),
+                "stop": ("gateway:stop", "Stop it and its engines, and wait until they are gone."),
+                "restart": ("gateway:restart", "Stop it, then start it again with the same arguments."),
+                "status": ("gateway:status", "Show whether it runs, and where."),
+                "logs": ("gateway:logs", "Show what it logged."),
+            },
+        ),
+        "engine": (
+            "Manage engines.",
+            {
+                "list": ("engine:listing", "List all engines."),
+                "show": ("engine:show", "Show everything about one engine."),
+                "start": ("starting:start", "Start an engine and wait until it is READY."),
+                "register": ("starting:register", "Route to an engine that runs already, by its URL."),
+                "stop": ("engine:stop", "Drain and stop an engine."),
+                "restart": ("starting:restart", "Drain, stop and start an engine again."),
+                "logs": ("engine:logs", "Show what an engine printed."),
+            },
+        ),
+        "config": (
+            "Look at stoker.toml.",
+            {
+                "check": ("config:check", "Name every mistake in it, each with its path; change nothing."),
+                "show": ("config:show", "Show all of it, with the defaults."),
+                "schema": ("config:print_schema", "Print the JSON Schema of stoker.toml."),
+            },
+        ),
+        "runtime": (
+            "Install what engines need, in environments of their own.",
+            {
+                "list": ("runtime:listing", "List the runtimes and their environments."),
+                "install": ("runtime:install", "Install a runtime's environment, or complete one."),
+                "remove": ("runtime:remove", "Remove a runtime's environment."),
+            },
+        ),
+        "plugin": ("Look at plugins.", {"list": ("plugin:listing", "List the plugins and what they provide.")}),
+    }
+)
+
+
+def make_app() -> App:
+    """All commands, none of them imported yet. Calling the app returns the command's exit code or None."""
+    app = App(
+        name="stoker",
+        help=ABOUT,
+        help_epilogue=EXIT_CODES,
+        help_format="plaintext",
+        help_formatter="default" if sys.stdout.isatty() else "plain",
+        version=f"stoker {__version__}",
+        version_flags=["--version", "-V"],
+        default_parameter=Parameter(negative=(), show_default=False),
+        result_action="return_value",
+        exit_on_error=False,
+        print_error=False,
+        suppress_keyboard_interrupt=False,
+    )
+    _add(app, COMMANDS)
+    for name, (about, commands) in GROUPS.items():
+        group = App(name=name, help=about, help_epilogue="")
+        _add(group, commands)
+        app.command(group)
+    return app
+
+
+def _add(app: App, commands: Mapping[str, tuple[str, str]]) -> None:
+    for name, (where, about) in commands.items():
+        app.command(f"stoker.cli.{where}", name=name, help=about, help_epilogue="")

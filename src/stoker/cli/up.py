@@ -1,0 +1,44 @@
+"""``stoker up``."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+
+from stoker import __version__
+from stoker.cli.configured import find_settings, load_registry, require_fit
+from stoker.cli.invocation import program
+from stoker.cli.options import ConfigFile, ListenAt
+from stoker.home import Home
+from stoker.settings import Settings
+
+
+def up(*, config: ConfigFile = None, listen: ListenAt = None) -> int:
+    """Run the gateway and the engines of stoker.toml in the foreground, until Ctrl-C. A second one hurries."""
+    path, settings = find_settings(config, listen)
+    registry = load_registry()
+    require_fit(settings, registry, str(path or "the defaults"))
+    log_to_stderr(logging.INFO)
+    from stoker.app import run
+
+    def say_where(url: str) -> None:
+        print(f"Stoker {__version__} answers at {url}/v1", flush=True)
+        print(_engines_line(settings), flush=True)
+
+    return run(settings, Home.from_environment(os.environ), registry, config_path=path, on_ready=say_where)
+
+
+def _engines_line(settings: Settings) -> str:
+    if not settings.engines:
+        return f"no engines are configured; start one with: {program()} engine start MODEL"
+    counts = Counter[str]()
+    for spec in settings.engines:
+        counts[f"{(spec.names or (spec.model,))[0]} ({spec.runtime})"] += spec.replicas
+    return "starting " + ", ".join(f"{count} x {name}" if count > 1 else name for name, count in counts.items())
+
+
+def log_to_stderr(level: int) -> None:
+    """Log what Stoker does to standard error, and of the libraries only what is wrong."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("stoker").setLevel(level)

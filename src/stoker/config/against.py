@@ -1,0 +1,55 @@
+"""Settings held against what the plugins provide: the last question before anything is started."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Protocol
+
+from stoker.config.values import join, suggested
+from stoker.contracts import EngineRuntime, GpuScheduler, RoutingPolicy
+from stoker.errors import Mistake
+from stoker.model import EngineSpec
+from stoker.settings import Settings
+
+
+class Provided(Protocol):
+    """What of the plugin registry is looked at."""
+
+    @property
+    def runtimes(self) -> Mapping[str, EngineRuntime]:
+        """The runtimes, by name."""
+        ...
+
+    @property
+    def policies(self) -> Mapping[str, RoutingPolicy]:
+        """The policies, by name."""
+        ...
+
+    @property
+    def schedulers(self) -> Mapping[str, GpuScheduler]:
+        """The schedulers, by name."""
+        ...
+
+
+def check_against(settings: Settings, provided: Provided) -> tuple[Mistake, ...]:
+    """Every name in ``settings`` that no plugin provides, and everything a runtime says of its engines' specs."""
+    return tuple(_mistakes(settings, provided))
+
+
+def _mistakes(settings: Settings, provided: Provided) -> Iterator[Mistake]:
+    yield from _name("gateway.policy", "policy", settings.gateway.policy, provided.policies)
+    yield from _name("scheduler", "scheduler", settings.scheduler, provided.schedulers)
+    for name in settings.runtimes:
+        yield from _name(join("runtime", name), "runtime", name, provided.runtimes)
+    for index, spec in enumerate(settings.engines):
+        yield from _spec(spec, provided.runtimes, f"engine[{index}]")
+
+
+def _spec(spec: EngineSpec, runtimes: Mapping[str, EngineRuntime], path: str) -> Iterator[Mistake]:
+    unknown = list(_name(join(path, "runtime"), "runtime", spec.runtime, runtimes))
+    yield from unknown or (Mistake(path, complaint) for complaint in runtimes[spec.runtime].check(spec))
+
+
+def _name(path: str, what: str, name: str, known: Collection[str]) -> Iterator[Mistake]:
+    if name not in known:
+        yield Mistake(path, f"there is no {what} {name!r}; {suggested(name, known)}")

@@ -1,0 +1,263 @@
+"""Every setting there is: what it means and what it may be.
+
+The tables here are the one source for range checks, for the JSON Schema and for ``docs/reference/configuration.md``;
+names, types and defaults come from the records themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+
+from stoker.config.listen import parse_listen, require_loopback
+from stoker.model import EngineSpec
+from stoker.settings import GatewaySettings, RuntimeSettings, Settings
+
+YEAR = 366 * 24 * 3600
+GIB = 1024**3
+TIB = 1024**4
+
+
+@attrs.frozen(kw_only=True)
+class Rule:
+    """What one setting means, and the limits of its value.
+
+    ``minimum`` and ``maximum`` are for numbers, ``not_empty`` is for texts and lists. ``check`` is given a value of
+    the right type and raises ValueError with the end of a sentence that begins with the setting's path.
+    """
+
+    meaning: str
+    minimum: float | None = None
+    maximum: float | None = None
+    not_empty: bool = False
+    check: Callable[[Any], None] | None = None
+
+    def apply(self, value: Any) -> None:
+        """Raise ValueError when ``value``, which has the right type, is not allowed."""
+        if self.not_empty and not value:
+            raise ValueError("must not be empty")
+        if self.minimum is not None and value < self.minimum:
+            raise ValueError(f"must be at least {_plain(self.minimum)}, not {_plain(value)}")
+        if self.maximum is not None and value > self.maximum:
+            raise ValueError(f"must be at most {_plain(self.maximum)}, not {_plain(value)}")
+        if self.check is not None:
+            self.check(value)
+
+
+def _plain(number: float) -> str:
+    try:
+        return str(number) if isinstance(number, int) and abs(number) < 10**15 else f"{number:g}"
+    except OverflowError:
+        return "a number of that size"
+
+
+# Checks of single values
+
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
+
+
+def _check_label(value: str) -> None:
+    if len(value) > 64 or not value.isprintable() or not any(character.isalnum() for character in value):
+        raise ValueError(f"must be a name of at most 64 characters with a letter or digit in it, not {value!r}")
+
+
+def _check_kind(value: str) -> None:
+    if not _KIND.fullmatch(value):
+        raise ValueError(f"must be one lower-case word such as llm, embedding or rerank, not {value!r}")
+
+
+def _check_names(values: tuple[str, ...]) -> None:
+    if not all(values):
+        raise ValueError("must not hold an empty name")
+
+
+def _check_variable(value: str) -> None:
+    if not _VARIABLE.fullmatch(value):  # it may well be the key, so it is not shown
+        raise ValueError("must be the name of an environment variable that holds the key, not the key itself")
+
+
+def _check_env(value: Mapping[str, str]) -> None:
+    for name in value:
+        if not name or "=" in name:
+            raise ValueError(f"{name!r} can't be the name of an environment variable")
+
+
+def _check_health_path(value: str) -> None:
+    if not value.startswith("/") or any(character <= " " or character > "~" for character in value):
+        raise ValueError(f"must be a path that begins with '/', such as /health, not {value!r}")
+
+
+def _check_url(value: str) -> None:
+    if "@" in value:  # so it may hold a password, and is not shown
+        raise ValueError("must not carry a password; put the key into a variable and name it in api_key_env")
+    if any(character <= " " or character > "~" for character in value):
+        raise ValueError(f"must be a URL without spaces or characters that need escaping, not {value!r}")
+    try:
+        parts = urlsplit(value)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"{value!r} is not a URL: {error}") from None
+    if parts.scheme not in ("http", "https") or not host or port == 0:
+        raise ValueError(f"must be http://host:port or https://host:port, not {value!r}")
+    if parts.query or parts.fragment:
+        raise ValueError(f"must end before any '?' or '#', not {value!r}")
+
+
+def _check_listen(value: str) -> None:
+    require_loopback(parse_listen(value))
+
+
+def _check_host_names(values: tuple[str, ...]) -> None:
+    for value in values:
+        if not value or any(character <= " " or character in "/@?#" for character in value):
+            raise ValueError(f"holds {value!r}, which is not a host name")
+
+
+# The tables
+
+
+def _seconds(meaning: str, minimum: float = 0) -> Rule:
+    return Rule(meaning=meaning, minimum=minimum, maximum=YEAR)
+
+
+TOP: Mapping[str, Rule] = MappingProxyType(
+    {
+        "gateway": Rule(meaning="How the gateway answers clients."),
+        "engines": Rule(meaning="The engines, one `[[engine]]` table each."),
+        "runtimes": Rule(meaning="Settings of a runtime, one `[runtime.NAME]` table each."),
+        "scheduler": Rule(meaning="Which plugin gives GPUs to engines; see `stoker plugin list`.", not_empty=True),
+        "log_max_bytes": Rule(
+            meaning="How large an engine's log may grow before it is moved aside; one older part is kept.",
+            minimum=1024,
+            maximum=TIB,
+        ),
+    }
+)
+
+GATEWAY: Mapping[str, Rule] = MappingProxyType(
+    {
+        "listen": Rule(
+            meaning="`host:port` to listen on, `[::1]:8000` for IPv6, port 0 for any free one. Loopback only.",
+            check=_check_listen,
+        ),
+        "policy": Rule(
+            meaning="Which plugin chooses among the READY engines of a model; see `stoker plugin list`.", not_empty=True
+        ),
+        "max_body_bytes": Rule(
+            meaning="The largest request body; a larger one is answered with 413.", minimum=1024, maximum=TIB
+        ),
+        "queue_size": Rule(
+            meaning="How many requests may wait at once for an engine; the next is answered with 429.",
+            minimum=0,
+            maximum=1_000_000,
+        ),
+        "queue_seconds": _seconds(
+            "How long a request may wait for an engine that is busy or starting; then it is answered with 503."
+        ),
+        "connect_timeout_seconds": _seconds("How long connecting to an engine may take.", 0.01),
+        "retry_ratio": Rule(
+            meaning="Retries on another engine, as a share of the requests of the last while.", minimum=0, maximum=1
+        ),
+        "allowed_hosts": Rule(
+            meaning="Names besides loopback that a `Host` header may carry, such as a reverse proxy's.",
+            check=_check_host_names,
+        ),
+    }
+)
+
+RUNTIME: Mapping[str, Rule] = MappingProxyType(
+    {
+        "python": Rule(
+            meaning="The Python of an environment that exists already; without it, `stoker runtime install` makes one."
+        ),
+    }
+)
+
+ENGINE: Mapping[str, Rule] = MappingProxyType(
+    {
+        "model": Rule(
+            meaning="What the engine loads: a name, a path, or the model's name at a URL. Clients may call it by this.",
+            not_empty=True,
+        ),
+        "runtime": Rule(meaning="Which runtime plugin starts it; see `stoker runtime list`.", not_empty=True),
+        "names": Rule(meaning="What clients may call the model, besides `model`.", check=_check_names),
+        "kind": Rule(meaning="What it is for: `llm`, `embedding`, `rerank`, ….", check=_check_kind),
+        "label": Rule(meaning="A name for the engine itself; its id is made of it.", check=_check_label),
+        "replicas": Rule(meaning="How many engines of this kind to run.", minimum=1, maximum=1024),
+        "gpus": Rule(meaning="How many GPUs each one gets. The scheduler chooses which.", minimum=0, maximum=1024),
+        "args": Rule(meaning="Further arguments for the engine, as a list. No shell sees them."),
+        "env": Rule(meaning="Environment variables laid over Stoker's own.", check=_check_env),
+        "cwd": Rule(meaning="The folder the engine runs in; a relative one starts at the file's folder."),
+        "command": Rule(
+            meaning='For `runtime = "command"`: the command as a list; `{port}`, `{host}`, `{model}`, `{names}` and '
+            "`{gpus}` in it are replaced."
+        ),
+        "port": Rule(meaning="A fixed port; without it, any free one.", minimum=1, maximum=65535),
+        "url": Rule(meaning='For `runtime = "remote"`: where the engine already answers.', check=_check_url),
+        "api_key_env": Rule(
+            meaning="The environment variable that holds the key sent to the engine.", check=_check_variable
+        ),
+        "max_concurrency": Rule(
+            meaning="How many requests it is given at once; others wait. Without it there is no limit.",
+            minimum=1,
+            maximum=1_000_000,
+        ),
+        "required_memory_bytes": Rule(
+            meaning="GPU memory the engine needs. May also be given in GiB as `required_memory_gb`.",
+            minimum=0,
+            maximum=1024 * TIB,
+        ),
+        "tensor_parallel_size": Rule(meaning="Over how many GPUs each layer is split.", minimum=1, maximum=1024),
+        "pipeline_parallel_size": Rule(
+            meaning="Over how many groups of GPUs the layers are shared out.", minimum=1, maximum=1024
+        ),
+        "metadata": Rule(meaning="Anything you like; it is shown again, never looked at."),
+        "health_path": Rule(
+            meaning="The path that answers 200 when the engine is ready; without it, the runtime's own.",
+            check=_check_health_path,
+        ),
+        "startup_timeout_seconds": _seconds("How long it may take to become READY.", 0.01),
+        "drain_timeout_seconds": _seconds("How long a stop waits for requests that are under way."),
+        "stop_grace_seconds": _seconds("How long its processes have between SIGTERM and SIGKILL."),
+        "stall_seconds": _seconds(
+            "How long a busy engine may show no progress before it is asked for one token as a proof of life.", 0.01
+        ),
+        "probe_interval_seconds": _seconds("How often it is asked whether it lives.", 0.01),
+        "probe_timeout_seconds": _seconds("How long it may take to answer that.", 0.01),
+        "probe_failures": Rule(
+            meaning="After how many failed probes in a row it counts as failed.", minimum=1, maximum=1_000_000
+        ),
+        "restart_limit": Rule(
+            meaning="How often it is restarted since it was last healthy, before it stays in ERROR.",
+            minimum=0,
+            maximum=1_000_000,
+        ),
+        "restart_base_seconds": _seconds(
+            "The longest wait before the first restart; it doubles with each further one."
+        ),
+        "restart_cap_seconds": _seconds("The longest wait before any restart."),
+        "healthy_seconds": _seconds("How long it must have been READY for its restarts to be counted from zero again."),
+    }
+)
+
+# What older clients call some of them over HTTP; in a file, the suggestion for who writes them there.
+OLDER: Mapping[str, str] = MappingProxyType(
+    {
+        "model_id": "model",
+        "engine_kind": "kind",
+        "extra_args": "args",
+        "engine_label": "label",
+        "max_concurrent_requests": "max_concurrency",
+    }
+)
+
+RULES: Mapping[type, Mapping[str, Rule]] = MappingProxyType(
+    {Settings: TOP, GatewaySettings: GATEWAY, RuntimeSettings: RUNTIME, EngineSpec: ENGINE}
+)

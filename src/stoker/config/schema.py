@@ -1,0 +1,143 @@
+"""What ``stoker.toml`` may hold, made from the records and their rules: a JSON Schema, and the tables of the manual."""
+
+from __future__ import annotations
+
+import collections.abc
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from stoker.config.rules import RULES, Rule
+from stoker.model import EngineSpec
+from stoker.settings import GatewaySettings, RuntimeSettings, Settings
+
+_PLAIN: Mapping[Any, Mapping[str, Any]] = types.MappingProxyType(
+    {
+        str: {"type": "string"},
+        int: {"type": "integer"},
+        float: {"type": "number"},
+        Path: {"type": "string"},
+        Any: {},
+    }
+)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of ``stoker.toml``, for editors and programs that write one."""
+    top = _table(Settings)
+    properties = top["properties"]
+    properties["gateway"] = {"$ref": "#/$defs/gateway"}
+    properties["engine"] = _described(
+        RULES[Settings]["engines"], {"type": "array", "items": {"$ref": "#/$defs/engine"}}
+    )
+    properties["runtime"] = _described(
+        RULES[Settings]["runtimes"], {"type": "object", "additionalProperties": {"$ref": "#/$defs/runtime"}}
+    )
+    del properties["engines"], properties["runtimes"]
+    engine = _table(EngineSpec)
+    engine["properties"]["required_memory_gb"] = {
+        "description": "GPU memory the engine needs, in GiB.",
+        "type": "number",
+        "minimum": 0,
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "stoker.toml",
+        **top,
+        "$defs": {"engine": engine, "gateway": _table(GatewaySettings), "runtime": _table(RuntimeSettings)},
+    }
+
+
+def _table(cls: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    required, properties = [], {}
+    for field in attrs.fields(cls):
+        rule = RULES[cls][field.name]
+        setting = _described(rule, _type(hints[field.name]))
+        if rule.minimum is not None:
+            setting["minimum"] = rule.minimum
+        if rule.maximum is not None:
+            setting["maximum"] = rule.maximum
+        if rule.not_empty and setting.get("type") == "string":
+            setting["minLength"] = 1
+        if field.default is attrs.NOTHING:
+            required.append(field.name)
+        elif isinstance(field.default, str | int | float):
+            setting["default"] = field.default
+        properties[field.name] = setting
+    table: dict[str, Any] = {"type": "object", "properties": properties, "additionalProperties": False}
+    return {**table, "required": required} if required else table
+
+
+def _described(rule: Rule, setting: Mapping[str, Any]) -> dict[str, Any]:
+    return {"description": rule.meaning, **setting}
+
+
+def _type(hint: Any) -> Mapping[str, Any]:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):  # X | None; TOML has no null, so it is X or not there
+        return _type(next(argument for argument in arguments if argument is not type(None)))
+    if origin is tuple:
+        return {"type": "array", "items": _type(arguments[0])}
+    if origin is collections.abc.Mapping:
+        return {"type": "object", "additionalProperties": _type(arguments[1]) or True}
+    return {"type": "object"} if attrs.has(hint) else _PLAIN[hint]
+
+
+def name_in_file(cls: type, field: str) -> str:
+    """What a field is called in ``stoker.toml``."""
+    if cls is Settings:
+        return {"gateway": "[gateway]", "engines": "[[engine]]", "runtimes": "[runtime.NAME]"}.get(field, field)
+    return field
+
+
+def reference(cls: type) -> str:
+    """The settings of one table as a Markdown table, as it stands in ``docs/reference/configuration.md``."""
+    rows = ["| setting | type | default | range | meaning |", "| --- | --- | --- | --- | --- |"]
+    hints = typing.get_type_hints(cls)
+    for field in attrs.fields(cls):
+        rule = RULES[cls][field.name]
+        name = name_in_file(cls, field.name)
+        cells = (f"`{name}`", _kind(_type(hints[field.name])), _default(field), _range(rule), rule.meaning)
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _kind(setting: Mapping[str, Any]) -> str:
+    match setting:
+        case {"type": "array", "items": items}:
+            return f"list of {_kind(items)}s"
+        case {"type": "object"}:
+            return "table"
+        case {"type": "string"}:
+            return "text"
+        case {"type": "integer"}:
+            return "whole number"
+    return str(setting.get("type", "anything"))
+
+
+def _default(field: attrs.Attribute[Any]) -> str:
+    match field.default:
+        case attrs.NOTHING:
+            return "required"
+        case str():
+            return f'`"{field.default}"`'
+        case int() | float():
+            return _spaced(field.default)
+        case None:
+            return "none"
+    return "empty"  # a tuple, a mapping, a record of defaults
+
+
+def _range(rule: Rule) -> str:
+    if rule.minimum is None or rule.maximum is None:
+        return ""
+    return f"{_spaced(rule.minimum)} to {_spaced(rule.maximum)}"
+
+
+def _spaced(number: float) -> str:
+    return f"{number:,}".replace(",", " ").removesuffix(".0")

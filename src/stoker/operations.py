@@ -1,0 +1,107 @@
+"""What the management side may do besides running engines: what needs the configuration or the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from stoker import config
+from stoker.core.naming import expand
+from stoker.core.reload import Difference, plan_reload
+from stoker.errors import ConfigError, ConflictError, Mistake, StokerError
+from stoker.model import EngineSpec, GpuReport
+from stoker.settings import Settings
+from stoker.supervise.supervisor import Supervisor
+
+
+@attrs.define(eq=False)
+class Operations:
+    """The configuration, the machine and the program itself, as the management side asks for them."""
+
+    supervisor: Supervisor
+    read_gpus: Callable[[], GpuReport]
+    about: Mapping[str, Any]
+    config_path: Path | None = None
+    _configured: dict[str, EngineSpec] = attrs.field(factory=dict)
+    _reloading: trio.Lock = attrs.field(factory=trio.Lock)
+
+    def start_configured(self, settings: Settings) -> tuple[str, ...]:
+        """Start every engine of the configuration. Raises :class:`ConfigError` with all that is wrong, then none is."""
+        wanted = self._check(settings)
+        for engine_id, spec in wanted.items():
+            self.supervisor.start(spec, engine_id)
+        self._configured = dict(wanted)
+        return tuple(wanted)
+
+    async def reload(self) -> Difference:
+        """Read the configuration again and do what changed; all of it, or nothing where anything in it is wrong.
+
+        Engines that were started or registered over HTTP are not the configuration's, and stay.
+        """
+        async with self._reloading:
+            if self.config_path is None:
+                raise ConflictError("Stoker was started without a configuration file; there is nothing to read again")
+            settings = await trio.to_thread.run_sync(config.load, self.config_path)
+            return self._apply(self._check(settings))
+
+    def _apply(self, wanted: Mapping[str, EngineSpec]) -> Difference:
+        there = self.supervisor.specs()
+        current = {engine_id: there[engine_id] for engine_id in self._configured if engine_id in there}
+        plan = plan_reload(current, wanted)
+        for engine_id in plan.stop:
+            self.supervisor.stop(engine_id, forget=True)
+        for engine_id, spec in plan.restart.items():
+            self.supervisor.restart(engine_id, spec=spec)
+        for engine_id, spec in plan.update.items():
+            self.supervisor.update(engine_id, spec)
+        for engine_id, spec in plan.start.items():
+            self.supervisor.start(spec, engine_id)
+        self._configured = dict(wanted)
+        return plan.difference
+
+    def _check(self, settings: Settings) -> Mapping[str, EngineSpec]:
+        mistakes = []
+        for index, spec in enumerate(settings.engines):
+            try:
+                self.supervisor.check(spec)
+                self.supervisor.check_names(spec, besides=self._configured)
+            except ConfigError as error:
+                mistakes += [Mistake(f"engine[{index}]", mistake.message) for mistake in error.mistakes]
+            except StokerError as error:
+                mistakes.append(Mistake(f"engine[{index}]", str(error)))
+        if mistakes:
+            raise ConfigError(str(self.config_path or "the configuration"), mistakes)
+        others = [engine_id for engine_id in self.supervisor.specs() if engine_id not in self._configured]
+        return expand(settings.engines, taken=others)
+
+    def shutting_down(self) -> bool:
+        """Whether the program is on its way out."""
+        return self.supervisor.leaving
+
+    async def gpus(self) -> GpuReport:
+        """The GPUs of this machine, with the engines that hold them."""
+        report = await trio.to_thread.run_sync(self.read_gpus)
+        holders: dict[str, list[str]] = {}
+        pids: dict[int, str] = {}
+        for info in self.supervisor.infos():
+            if info.pid is not None:
+                pids[info.pid] = info.engine_id
+            for uuid in info.gpus:
+                holders.setdefault(uuid, []).append(info.engine_id)
+        gpus = tuple(
+            attrs.evolve(
+                gpu,
+                engines=tuple(holders.get(gpu.uuid, ())),
+                processes=tuple(attrs.evolve(each, engine_id=pids.get(each.pid)) for each in gpu.processes),
+            )
+            for gpu in report.gpus
+        )
+        return attrs.evolve(report, gpus=gpus)
+
+    def status(self) -> Mapping[str, Any]:
+        """What stands besides the engines in the status."""
+        return self.about

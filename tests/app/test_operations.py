@@ -1,0 +1,149 @@
+"""Reading the configuration again, with real engines under it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from stoker import config
+from stoker.core.reload import Difference
+from stoker.errors import ConfigError, ConflictError
+from stoker.model import EngineSpec, EngineState, Gpu, GpuProcess, GpuReport
+from stoker.operations import Operations
+from stoker.supervise.supervisor import Supervisor
+from stoker.testing.engines import fake_engine_env, fake_engine_spec
+
+from ..supervise.conftest import OpenSupervisor, home, open_supervisor
+
+__all__ = ["home", "open_supervisor"]
+
+
+def engine(label: str, model: str = "fake", **fields: object) -> str:
+    """An ``[[engine]]`` table."""
+    spec = fake_engine_spec(model)
+    lines = {
+        "label": label,
+        "model": model,
+        "runtime": "command",
+        "command": list(spec.command),
+        "stop_grace_seconds": 1,
+        **fields,
+    }
+    table = "\n".join(f"{key} = {json.dumps(value)}" for key, value in lines.items())
+    env = ", ".join(f"{name} = {json.dumps(value)}" for name, value in fake_engine_env().items())
+    return f"[[engine]]\n{table}\nenv = {{ {env} }}\n"
+
+
+class File:
+    """A ``stoker.toml`` that is written again and again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, *tables: str) -> None:
+        self.path.write_text("\n".join(tables))
+
+
+@asynccontextmanager
+async def started(supervisor: Supervisor, file: File) -> AsyncIterator[Operations]:
+    operations = Operations(supervisor, GpuReport, {}, file.path)
+    for engine_id in operations.start_configured(config.load(file.path)):
+        assert (await supervisor.wait_until_settled(engine_id)).state is EngineState.READY
+    yield operations
+
+
+async def test_a_reload_touches_only_what_changed(open_supervisor: OpenSupervisor, tmp_path: Path) -> None:
+    file = File(tmp_path / "stoker.toml")
+    file.write(engine("same"), engine("limit"), engine("args"), engine("gone"))
+    async with open_supervisor() as supervisor, started(supervisor, file) as operations:
+        by_hand = supervisor.start(fake_engine_spec(), "by-hand")[0]
+        await supervisor.wait_until_settled(by_hand)
+        before = {info.engine_id: info.pid for info in supervisor.infos()}
+        file.write(
+            engine("same"),
+            engine("limit", max_concurrency=3),
+            engine("args", args=["--name", "alias"]),
+            engine("new"),
+        )
+        difference = await operations.reload()
+        assert difference == Difference(
+            added=("new",), removed=("gone",), changed=("args",), updated=("limit",), unchanged=("same",)
+        )
+        assert await supervisor.wait_until_stopped("gone") is None
+        for engine_id in ("args", "new"):
+            assert (await supervisor.wait_until_settled(engine_id)).state is EngineState.READY
+        after = {info.engine_id: info.pid for info in supervisor.infos()}
+        assert {name for name in before if after.get(name) == before[name]} == {"same", "limit", by_hand}
+        assert supervisor.info("limit").max_concurrency == 3
+
+
+async def test_a_reload_with_a_mistake_changes_nothing(open_supervisor: OpenSupervisor, tmp_path: Path) -> None:
+    file = File(tmp_path / "stoker.toml")
+    file.write(engine("one"))
+    async with open_supervisor() as supervisor, started(supervisor, file) as operations:
+        before = supervisor.infos()
+        file.write(engine("two", runtime="vlm"), engine("three", command=[]))
+        with pytest.raises(ConfigError) as caught:
+            await operations.reload()
+        assert [mistake.path for mistake in caught.value.mistakes] == ["engine[0]", "engine[1]"]
+        file.write("[[engine]\n")
+        with pytest.raises(ConfigError):
+            await operations.reload()
+        assert [info.pid for info in supervisor.infos()] == [info.pid for info in before]
+
+
+async def test_a_model_can_be_replaced_under_its_name_but_a_name_not_taken(
+    open_supervisor: OpenSupervisor, tmp_path: Path
+) -> None:
+    file = File(tmp_path / "stoker.toml")
+    file.write(engine("old", model="m1", names=["chat"]))
+    async with open_supervisor() as supervisor, started(supervisor, file) as operations:
+        file.write(engine("new", model="m2", names=["chat"]))
+        assert (await operations.reload()).added == ("new",)
+        assert (await supervisor.wait_until_settled("new")).state is EngineState.READY
+        supervisor.start(fake_engine_spec("m3"), "by-hand")
+        file.write(engine("new", model="m2", names=["chat", "m3"]))
+        with pytest.raises(ConfigError, match="know 'm3'"):
+            await operations.reload()
+
+
+async def test_without_a_file_there_is_nothing_to_read_again(open_supervisor: OpenSupervisor) -> None:
+    async with open_supervisor() as supervisor:
+        with pytest.raises(ConflictError, match="without a configuration file"):
+            await Operations(supervisor, GpuReport, {}).reload()
+
+
+async def test_gpus_are_shown_with_the_engines_that_hold_them(open_supervisor: OpenSupervisor) -> None:
+    async with open_supervisor() as supervisor:
+        (engine_id,) = supervisor.start(fake_engine_spec())
+        info = await supervisor.wait_until_settled(engine_id)
+        assert info.pid is not None
+        gpu = Gpu(
+            index=0,
+            uuid="GPU-0",
+            name="Test",
+            memory_total=1,
+            memory_used=1,
+            processes=(GpuProcess(pid=info.pid), GpuProcess(pid=1)),
+        )
+        report = await Operations(supervisor, lambda: GpuReport(gpus=(gpu,)), {}).gpus()
+        assert [process.engine_id for process in report.gpus[0].processes] == [engine_id, None]
+
+
+async def test_nothing_is_started_once_it_leaves(open_supervisor: OpenSupervisor) -> None:
+    async with open_supervisor() as supervisor:
+        (engine_id,) = supervisor.start(fake_engine_spec())
+        await supervisor.wait_until_settled(engine_id)
+        supervisor.leave()
+        with pytest.raises(ConflictError, match="shutting down"):
+            supervisor.start(EngineSpec(model="m", runtime="command", command=("x", "{port}")))
+        with pytest.raises(ConflictError, match="shutting down"):
+            supervisor.restart(engine_id)
+        with trio.fail_after(20):
+            await supervisor.wait_until_all_stopped()
+        assert supervisor.info(engine_id).state is EngineState.STOPPED

@@ -1,0 +1,200 @@
+"""Commands that need no gateway: help, versions, mistakes, the configuration, plugins and runtimes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stoker import __version__
+from stoker.cli.run import run
+from stoker.cli.tree import COMMANDS, GROUPS, make_app
+
+from .conftest import Call, Shell, fake_engine_toml
+
+MANUAL = Path(__file__).resolve().parents[2] / "docs" / "reference" / "cli.md"
+NOBODY = "http://127.0.0.1:1"  # root alone could listen there, and nothing does
+PATHS = [(name,) for name in COMMANDS] + [(group, name) for group, (_, names) in GROUPS.items() for name in names]
+
+
+def test_the_version_is_there_without_importing_the_rest(shell: Shell) -> None:
+    heavy = ("cyclopts", "attrs", "rich", "trio", "httpx2")
+    code = f"""
+import sys
+from stoker.__main__ import main
+sys.argv = ["stoker", "--version"]
+try:
+    main()
+finally:
+    print([name for name in {heavy} if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=shell.environ(), cwd=shell.folder, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"stoker {__version__}\n[]\n"
+    assert shell.run("-V").out == f"stoker {__version__}\n"
+
+
+def test_help_of_the_whole_imports_no_command(shell: Shell) -> None:
+    code = "import sys; from stoker.cli.run import run; run(['--help']); print(sorted(sys.modules), file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=shell.environ(), cwd=shell.folder, capture_output=True, text=True, check=True
+    )
+    assert "Exit codes: 0 done" in done.stdout
+    for name in (*COMMANDS, *GROUPS):
+        assert f"  {name}: " in done.stdout
+    assert "stoker.cli.engine" not in done.stderr
+    assert "httpx2" not in done.stderr
+    assert "trio" not in done.stderr
+
+
+@pytest.mark.parametrize("path", PATHS, ids=" ".join)
+def test_every_command_explains_itself_and_stands_in_the_manual(
+    path: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*path, "--help"]) == 0
+    assert f"Usage: stoker {' '.join(path)}" in capsys.readouterr().out
+    manual = MANUAL.read_text()
+    assert f"`stoker {' '.join(path)}" in manual
+    for argument in make_app()[path[0]][path[-1]].assemble_argument_collection() if len(path) == 2 else ():
+        long_names = [name for name in argument.names if name.startswith("--")]
+        assert not long_names or any(name in manual for name in long_names), long_names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nosuch"], "nosuch"),
+        (["engine", "nosuch"], "nosuch"),
+        (["engine", "list", "--jso"], "--json"),
+        (["engine", "start"], "MODEL"),
+        (["engine", "start", "m", "--gpus", "x"], "--gpus"),
+        (["engine", "list", "stray"], "stray"),
+        (["--nosuch"], "--nosuch"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_with_2(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("stoker: ")
+    assert says in printed.err
+    assert "--help" in printed.err
+
+
+def test_hints_say_what_was_typed(shell: Shell) -> None:
+    assert "python3 -m stoker gateway start" in shell.run("engine", "list", STOKER_URL=NOBODY).err
+    typed = "python3 zipapp.py --run"
+    assert f"{typed} gateway start" in shell.run("engine", "list", STOKER_URL=NOBODY, STOKER_INVOKED_AS=typed).err
+
+
+def test_check_names_every_mistake_also_those_that_only_plugins_know(shell: Shell, here: Call) -> None:
+    shell.write('[[engine]]\nmodel = "m"\nruntime = "vlm"\ngpu = 1\n')
+    wrong = here("config", "check")
+    assert wrong.code == 1
+    assert "engine[0].gpu: is not a setting; did you mean gpus?" in wrong.err
+    shell.write(
+        'scheduler = "none?"\n[gateway]\npolicy = "least"\n[runtime.vlm]\npython = "p"\n'
+        '[[engine]]\nmodel = "m"\nruntime = "vlm"\n[[engine]]\nmodel = "n"\nruntime = "command"\n'
+    )
+    wrong = here("config", "check")
+    assert wrong.code == 1
+    for path in ("scheduler:", "gateway.policy:", "runtime.vlm:", "engine[0].runtime:", "engine[1]:"):
+        assert f"\n  {path} " in wrong.err
+    assert "did you mean vllm?" in wrong.err
+
+
+def test_check_is_content_with_a_good_file(shell: Shell, here: Call) -> None:
+    path = shell.write(fake_engine_toml("m", replicas=3), "other.toml")
+    done = here("config", "check", "-c", "other.toml")
+    assert (done.code, done.out, done.err) == (0, f"{path}: OK, 3 engines\n", "")
+
+
+def test_check_without_a_file_says_so(here: Call) -> None:
+    assert "there is no stoker.toml" in here("config", "check").err
+    missing = here("config", "check", "-c", "nosuch.toml")
+    assert missing.code == 1
+    assert "nosuch.toml: 1 mistake\n  there is no such file" in missing.err
+
+
+def test_show_prints_what_can_be_read_again(shell: Shell, here: Call) -> None:
+    shell.write(fake_engine_toml("m", env={"A": "b c"}))
+    shown = here("config", "show")
+    shell.write(shown.out, "copy.toml")
+    assert here("config", "show", "-c", "copy.toml").out == shown.out
+    as_json = here("config", "show", "--json").json
+    assert as_json["engine"][0]["env"] == {"A": "b c"}
+    assert as_json["gateway"]["listen"] == "127.0.0.1:8000"
+
+
+def test_the_schema_is_json(here: Call) -> None:
+    assert here("config", "schema").json["title"] == "stoker.toml"
+
+
+def test_plugins_and_runtimes_are_listed(here: Call) -> None:
+    plugins = {plugin["name"]: plugin for plugin in here("plugin", "list", "--json").json}
+    assert "command" in plugins["builtin.runtimes"]["runtimes"]
+    assert re.search(r"^PLUGIN +RUNTIMES", here("plugin", "list").out)
+    runtimes = {runtime["name"]: runtime for runtime in here("runtime", "list", "--json").json}
+    assert runtimes["command"]["environment"] == "not needed"
+    assert runtimes["vllm"]["environment"] == "missing"
+
+
+def test_installing_what_does_not_exist_lists_what_does(here: Call) -> None:
+    unknown = here("runtime", "install", "vlm")
+    assert unknown.code == 1
+    assert "'vlm'" in unknown.err
+    assert "vllm" in unknown.err
+    assert "needs no environment" in here("runtime", "install", "command").err
+
+
+def test_gpus_are_shown_without_a_gateway(here: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOKER_URL", NOBODY)
+    report = here("gpu", "--json")
+    assert report.code == 0
+    assert set(report.json) == {"gpus", "reason"}
+    assert here("gpu").code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["engine", "list"], ["engine", "show", "x"], ["status"], ["engine", "logs", "x"], ["engine", "start", "m"]],
+    ids=" ".join,
+)
+def test_without_a_gateway_commands_end_with_3_and_say_how_to_start_one(
+    arguments: list[str], here: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STOKER_URL", NOBODY)
+    done = here(*arguments)
+    assert (done.code, done.out) == (3, "")
+    assert f"no gateway answers at {NOBODY}" in done.err
+    assert "gateway start" in done.err
+
+
+def test_a_wrong_stoker_url_is_named(here: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOKER_URL", "localhost:8000")
+    done = here("status")
+    assert done.code == 1
+    assert "STOKER_URL is 'localhost:8000'" in done.err
+
+
+def test_a_home_that_can_not_be_made_is_an_error_and_no_traceback(shell: Shell) -> None:
+    (shell.folder / "file").touch()
+    done = shell.run("up", "--listen", "127.0.0.1:0", STOKER_HOME=str(shell.folder / "file" / "home"))
+    assert done.code == 1
+    assert done.err.startswith("stoker: the system refuses: ")
+
+
+def test_a_reader_that_leaves_is_no_error_worth_a_word(shell: Shell) -> None:
+    process = shell.start("config", "schema")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    with process:
+        assert process.wait(60) == 141
+        assert process.stderr.read() == ""

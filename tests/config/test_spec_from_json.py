@@ -1,0 +1,99 @@
+"""A spec sent over HTTP: today's names, the older ones, and every mistake by the name that was sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stoker.config import spec_from_json
+from stoker.errors import ConfigError
+from stoker.model import EngineSpec
+
+
+def mistakes_of(value: object) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        spec_from_json(value, "request")
+    return {mistake.path: mistake.message for mistake in caught.value.mistakes}
+
+
+def test_the_names_of_the_file_are_the_names_over_http() -> None:
+    spec = spec_from_json({"model": "m", "names": ["a"], "gpus": 2, "drain_timeout_seconds": 1}, "request")
+    assert spec == EngineSpec(model="m", names=("a",), gpus=2, drain_timeout_seconds=1.0)
+
+
+def test_null_means_not_given() -> None:
+    assert spec_from_json({"model": "m", "gpus": None, "label": None}, "request") == EngineSpec(model="m")
+
+
+def test_the_older_spellings_are_understood() -> None:
+    older = {
+        "model_id": "m",
+        "engine_kind": "embedding",
+        "extra_args": ["--x", "1"],
+        "engine_label": "one",
+        "max_concurrent_requests": 8,
+        "required_memory_gb": 0.5,
+        "tensor_parallel_size": 2,
+        "pipeline_parallel_size": 3,
+        "use_gpu": True,
+    }
+    assert spec_from_json(older, "request") == EngineSpec(
+        model="m",
+        kind="embedding",
+        args=("--x", "1"),
+        label="one",
+        max_concurrency=8,
+        required_memory_bytes=512 * 1024**2,
+        tensor_parallel_size=2,
+        pipeline_parallel_size=3,
+        gpus=6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "gpus"),
+    [
+        ({"use_gpu": True}, 1),
+        ({"use_gpu": True, "gpus": 4}, 4),
+        ({"use_gpu": True, "tensor_parallel_size": 2}, 2),
+        ({"use_gpu": False}, 0),
+        ({"use_gpu": None}, 0),
+    ],
+)
+def test_use_gpu_becomes_a_count(given: dict[str, Any], gpus: int) -> None:
+    assert spec_from_json({"model": "m", **given}, "request").gpus == gpus
+
+
+def test_arguments_in_one_text_are_split_as_a_shell_would_and_never_run() -> None:
+    spec = spec_from_json({"model": "m", "extra_args": "--a 'b c' $(reboot) > x; y"}, "request")
+    assert spec.args == ("--a", "b c", "$(reboot)", ">", "x;", "y")
+    assert "closing quotation" in mistakes_of({"model": "m", "extra_args": "'open"})["extra_args"]
+    assert "a list" in mistakes_of({"model": "m", "args": "--a"})["args"]
+
+
+def test_mistakes_are_named_as_they_were_sent() -> None:
+    found = mistakes_of({"model_id": "", "max_concurrent_requests": "8", "extra_args": 3, "use_gpu": "yes", "x": 1})
+    assert set(found) == {"model_id", "max_concurrent_requests", "extra_args", "use_gpu", "x"}
+    assert mistakes_of({"model": "m", "use_gpu": False, "gpus": 1}).keys() == {"use_gpu"}
+
+
+def test_both_spellings_at_once_are_a_mistake() -> None:
+    assert mistakes_of({"model": "m", "model_id": "m"}) == {
+        "model_id": "is another spelling of model, which is given too; keep model"
+    }
+
+
+def test_a_missing_model_and_a_wrong_shape_are_said_plainly() -> None:
+    assert mistakes_of({})["model"].startswith("is missing. What the engine loads")
+    assert mistakes_of([])[""] == "must be a JSON object, not a list"
+    assert mistakes_of(None)[""] == "must be a JSON object, not nothing"
+
+
+def test_half_a_surrogate_pair_is_refused() -> None:
+    assert "surrogate" in mistakes_of({"model": "\ud800"})["model"]
+
+
+def test_a_relative_folder_over_http_is_refused() -> None:
+    assert "absolute" in mistakes_of({"model": "m", "cwd": "here"})["cwd"]
+    assert spec_from_json({"model": "m", "cwd": "/srv"}, "request").cwd == "/srv"
