@@ -235,6 +235,7 @@ def test_a_start_while_the_old_processes_go_follows_them() -> None:
     story.exited()
     story.tell(e.StartRequested("a", SPEC))
     assert story.commands == ()
+    assert not story.engine.settled  # whoever waits for the start must not be told of the old error
     story.stopped()
     story.wait_for_deadline()
     assert story.engine.state is EngineState.STARTING

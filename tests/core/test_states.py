@@ -19,7 +19,7 @@ def test_a_pair_is_either_in_the_table_or_raises(before: EngineState | None, tri
 
 
 def test_every_state_can_be_reached_and_left() -> None:
-    reached = {None}
+    reached: set[EngineState | None] = {None}
     while True:
         further = reached | {after for (before, _), after in TRANSITIONS.items() if before in reached}
         if further == reached:

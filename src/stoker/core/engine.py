@@ -54,6 +54,14 @@ class Engine:
         return self.state is EngineState.READY
 
     @property
+    def settled(self) -> bool:
+        """Whether nothing is under way: READY, STOPPED, or in ERROR and not about to start because somebody said so."""
+        told_to_start = self.restart_at is not None and self.attempts == 0
+        return self.state in (EngineState.READY, EngineState.STOPPED) or (
+            self.state is EngineState.ERROR and not told_to_start
+        )
+
+    @property
     def expected(self) -> bool:
         """Whether it may take requests soon without anybody's doing: it starts, or is due to be restarted."""
         if self.state is EngineState.STARTING:

@@ -67,8 +67,5 @@ def next_state(state: EngineState | None, trigger: Trigger) -> EngineState:
 
 def mermaid() -> str:
     """The table as a Mermaid state diagram, for ``docs/reference/engine-states.md``."""
-    arrows: dict[tuple[str, str], list[str]] = {}
-    for (before, trigger), after in TRANSITIONS.items():
-        arrows.setdefault((before or "[*]", after), []).append(trigger.value)
-    lines = [f"    {before} --> {after}: {', '.join(words)}" for (before, after), words in arrows.items()]
-    return "\n".join(["stateDiagram-v2", *lines])
+    arrows = (f"    {before or '[*]'} --> {after}: {trigger.value}" for (before, trigger), after in TRANSITIONS.items())
+    return "\n".join(["stateDiagram-v2", *arrows])

@@ -1,0 +1,156 @@
+"""Writes the pages that are drawn from the code: ``python3 docs/generate.py``, after a change of the state table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from stoker.config.schema import reference
+from stoker.core.states import TRANSITIONS, mermaid
+from stoker.model import EngineSpec
+from stoker.settings import GatewaySettings, RuntimeSettings, Settings
+
+REFERENCE = Path(__file__).resolve().parent / "reference"
+
+ENGINE_STATES = """\
+# Engine states
+
+<!-- Drawn from src/stoker/core/states.py by docs/generate.py; change it there. -->
+
+An engine is in one of five states. Whatever else there is to say about it stands beside the state, in the fields
+`reason`, `last_error`, `last_exit`, `restart_at` and `consecutive_failures` of `GET /v1/management/engines`.
+
+| state | meaning |
+| --- | --- |
+| STARTING | its process is being started, or its URL is being tried; it has not answered a readiness probe yet |
+| READY | it answers, and gets requests |
+| DRAINING | it gets no new requests, finishes those it has, and is then stopped |
+| STOPPED | it was told to stop, and nothing of it is left |
+| ERROR | it failed; `restart_at` says when it is started again, and is empty when it won't be |
+
+```mermaid
+{diagram}
+```
+
+| from | trigger | to |
+| --- | --- | --- |
+{table}
+
+An event that the table does not have raises `IllegalTransition`: it would be a defect of Stoker, not of an engine.
+
+- *Process exit* is seen at once, through a file descriptor of the process, not at the next probe.
+- *Probes failed* means `probe_failures` of them in a row (three, unless the spec says otherwise). A probe that times
+  out while the engine is busy and moving does not count.
+- *Restart* follows a failure after a random delay of up to `restart_base_seconds`, doubled with each attempt and capped
+  at `restart_cap_seconds`. After `restart_limit` attempts without a healthy period (`healthy_seconds`) between them the
+  engine stays in ERROR until somebody starts it.
+- *The verified stop*: SIGTERM to the process group, then, after `stop_grace_seconds`, SIGKILL to every process of the
+  session. STOPPED is said only when all of them are gone.
+- ERROR to READY is for registered engines, the URLs somebody named: when one answers again, it is taken back.
+"""
+
+
+CONFIGURATION = """\
+# Configuration
+
+<!-- The tables are drawn from src/stoker/config/rules.py by docs/generate.py; change them there. -->
+
+`stoker up` reads the file that `-c` names, or `stoker.toml` in the current folder. It is TOML; nothing in
+it is required.
+
+```toml
+[gateway]
+listen = "127.0.0.1:8000"
+policy = "least-load"
+
+[[engine]]
+model = "Qwen/Qwen2.5-0.5B-Instruct"       # what the engine loads
+names = ["qwen"]                           # what clients may call it, besides
+runtime = "vllm"
+replicas = 2
+gpus = 1
+args = ["--max-model-len", "8192"]
+max_concurrency = 64
+
+[[engine]]
+model = "m"
+runtime = "remote"
+url = "http://127.0.0.1:9001"
+
+[runtime.vllm]
+python = "/opt/vllm/bin/python"
+```
+
+- `stoker config check` names every mistake at once, each with its path (`engine[1].gpus`), and changes nothing.
+- `stoker config show` prints the whole configuration with its defaults, as TOML.
+- `stoker config schema` prints the JSON Schema of the file, for editors.
+- `POST /v1/management/reload` reads the file again; only what changed is touched.
+
+Values are taken as they are written: `"8"` is not `8`, `true` is not `1`. Durations are seconds, with a fraction if you
+like. Paths that begin with `./`, `../` or `~/`, and relative `python` and `cwd`, start at the folder of the file. One
+name can't mean two models; two `[[engine]]` tables with the same `model` are replicas of it. Two engines can't have the
+same `label` or `port`.
+
+## The top of the file
+
+Settings without a table of their own stand before the first table.
+
+{settings}
+
+## `[gateway]`
+
+Only this machine may connect as long as there are no API keys: an address that others can reach is refused. Use an SSH
+tunnel, or a reverse proxy that checks who asks, and name it in `allowed_hosts`.
+
+{gateway}
+
+## `[[engine]]`
+
+`required_memory_gb` (GiB, a fraction is fine) may stand for `required_memory_bytes`.
+
+{engine}
+
+## `[runtime.NAME]`
+
+{runtime}
+
+## The same over HTTP
+
+`POST /v1/management/engines/start` takes an engine's settings as a JSON object, by the same names; null means "not
+given", and `cwd` must be absolute. It also understands older names:
+
+| older | today |
+| --- | --- |
+| `model_id` | `model` |
+| `engine_kind` | `kind` |
+| `extra_args` | `args`; may also be one text, which is split as a shell would split it (no shell is run) |
+| `engine_label` | `label` |
+| `max_concurrent_requests` | `max_concurrency` |
+| `use_gpu` | `gpus`: true means `tensor_parallel_size` times `pipeline_parallel_size` of them (1 without), false none |
+"""
+
+
+def table() -> str:
+    """The transitions as rows of a Markdown table."""
+    return "\n".join(
+        f"| {before or '(new)'} | {trigger.value} | {after} |" for (before, trigger), after in TRANSITIONS.items()
+    )
+
+
+def pages() -> Mapping[Path, str]:
+    """Every generated page: where it stands, and what it should say."""
+    configuration = CONFIGURATION.format(
+        settings=reference(Settings),
+        gateway=reference(GatewaySettings),
+        engine=reference(EngineSpec),
+        runtime=reference(RuntimeSettings),
+    )
+    return {
+        REFERENCE / "engine-states.md": ENGINE_STATES.format(diagram=mermaid(), table=table()),
+        REFERENCE / "configuration.md": configuration,
+    }
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.write_text(text)

@@ -1,0 +1,120 @@
+"""Stoker as its user runs it: the built file in a process of its own, with a home of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import attrs
+import httpx2
+
+from stoker.home import Home
+from stoker.supervise import proctable
+
+HANG_GUARD_SECONDS = 120
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T | None], what: str) -> T:
+    """Wait for a condition of the outside world, and return what it gave; fail loudly when it does not come."""
+    end = time.monotonic() + HANG_GUARD_SECONDS
+    while time.monotonic() < end:
+        if result := condition():
+            return result
+        time.sleep(0.02)
+    raise AssertionError(f"in {HANG_GUARD_SECONDS} s it did not come to this: {what}")
+
+
+@attrs.define
+class Program:
+    """One `stoker …` that runs."""
+
+    process: subprocess.Popen[bytes]
+    home: Home
+    output: Path
+
+    @property
+    def url(self) -> str:
+        """The gateway's address."""
+        return str(json.loads(self.home.gateway.read_text())["url"])
+
+    @property
+    def token(self) -> str:
+        """The admin token."""
+        return self.home.admin_token.read_text().strip()
+
+    def manage(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx2.Response:
+        """One call of the management side."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        url = f"{self.url}/v1/management{path}"
+        return httpx2.request(method, url, json=body, headers=headers, timeout=HANG_GUARD_SECONDS)
+
+    def engines(self) -> list[dict[str, Any]]:
+        """Every engine as the management side shows it."""
+        answer = self.manage("GET", "/engines").json()
+        return list(answer["data"])
+
+    def wait_until_ready(self, count: int) -> list[dict[str, Any]]:
+        """Wait until so many engines are READY, and return all."""
+
+        def enough() -> list[dict[str, Any]] | None:
+            assert self.process.poll() is None, self.output.read_text()
+            engines = self.engines()
+            broken = [engine["last_error"] for engine in engines if engine["state"] == "ERROR"]
+            assert not broken, broken
+            return engines if sum(engine["state"] == "READY" for engine in engines) >= count else None
+
+        return until(enough, f"{count} engines READY")
+
+    def processes(self) -> list[proctable.ProcessEntry]:
+        """Every living process of its engines."""
+        return proctable.members(None, lambda mark: mark.startswith(f"{self.home.digest}:"))
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the program alone."""
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Its exit code, once it ended."""
+        return self.process.wait(HANG_GUARD_SECONDS)
+
+
+@contextlib.contextmanager
+def running(pyz: Path, home: Home, *arguments: str, **env: str) -> Iterator[Program]:
+    """Run ``stoker ARGUMENTS`` from the built file until the block ends; wait until it announces itself."""
+    home.path.mkdir(parents=True, exist_ok=True)
+    output = home.path / "output.txt"
+    environ = {**os.environ, "STOKER_HOME": str(home.path), "NO_COLOR": "1", **env}
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, str(pyz), *arguments], stdout=file, stderr=subprocess.STDOUT, env=environ
+        )
+    program = Program(process, home, output)
+    try:
+        until(lambda: _answers(program), f"the gateway answers; it said:\n{output.read_text()}")
+        yield program
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+        process.kill()
+        process.wait()
+        proctable.send(program.processes(), signal.SIGKILL)
+
+
+def _answers(program: Program) -> bool:
+    if program.process.poll() is not None:
+        raise AssertionError(f"it ended with {program.process.returncode}:\n{program.output.read_text()}")
+    try:
+        return httpx2.get(f"{program.url}/health", timeout=5).status_code == httpx2.codes.OK
+    except (OSError, httpx2.HTTPError, json.JSONDecodeError):
+        return False

@@ -1,0 +1,121 @@
+"""The ``openai`` Python SDK against the built file and real models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+from stoker.home import Home
+
+from .running import Program, running, until
+
+pytestmark = pytest.mark.e2e
+
+CHAT, EMBEDDING = "smollm2", "all-minilm-l6-v2"
+CONFIG = """
+[gateway]
+listen = "127.0.0.1:0"
+
+[[engine]]
+model = "HuggingFaceTB/SmolLM2-135M-Instruct"
+names = ["smollm2"]
+runtime = "embedded"
+
+[[engine]]
+model = "sentence-transformers/all-MiniLM-L6-v2"
+names = ["all-minilm-l6-v2"]
+runtime = "embedded"
+kind = "embedding"
+"""
+
+
+@pytest.fixture(scope="module")
+def program(pyz: Path, embedded_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    config = tmp_path_factory.mktemp("config") / "stoker.toml"
+    config.write_text(CONFIG)
+    with running(pyz, embedded_home, "up", "-c", str(config)) as program:
+        program.wait_until_ready(2)
+        yield program
+
+
+@pytest.fixture
+def client(program: Program) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{program.url}/v1", api_key="unused", max_retries=0) as client:
+        yield client
+
+
+def test_models_are_listed_under_every_name(client: openai.OpenAI) -> None:
+    ids = {model.id for model in client.models.list()}
+    assert {CHAT, "HuggingFaceTB/SmolLM2-135M-Instruct", EMBEDDING} <= ids
+    assert client.models.retrieve("HuggingFaceTB/SmolLM2-135M-Instruct").object == "model"
+
+
+def test_a_chat_is_answered(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=CHAT, messages=[{"role": "user", "content": "What is the capital of France?"}], max_tokens=24
+    )
+    assert answer.choices[0].message.content
+    assert answer.usage is not None
+    assert 0 < answer.usage.completion_tokens <= 24
+
+
+def test_a_chat_is_streamed_in_pieces_that_make_the_whole(client: openai.OpenAI) -> None:
+    options: dict[str, object] = {"temperature": 0, "seed": 7, "max_tokens": 24}
+    messages: list[dict[str, str]] = [{"role": "user", "content": "Count to five."}]
+    whole = client.chat.completions.create(model=CHAT, messages=messages, **options)  # type: ignore[call-overload]
+    stream = client.chat.completions.create(model=CHAT, messages=messages, stream=True, **options)  # type: ignore[call-overload]
+    pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
+    assert len(pieces) > 5
+    assert "".join(pieces) == whole.choices[0].message.content
+
+
+def test_completions_and_tools_and_unknown_fields_pass(client: openai.OpenAI) -> None:
+    answer = client.completions.create(model=CHAT, prompt="Once upon a time", max_tokens=8, extra_body={"top_k": 5})
+    assert answer.choices[0].text
+    raw = client.chat.completions.with_raw_response.create(
+        model=CHAT, messages=[{"role": "user", "content": "Hi"}], max_tokens=4
+    )
+    assert raw.headers["x-stoker-engine"].startswith("smollm2")
+    assert raw.headers["x-request-id"]
+
+
+def test_embeddings_have_length_one_and_know_what_is_near(client: openai.OpenAI) -> None:
+    texts = ["A cat sits on the mat.", "A kitten rests on a rug.", "Interest rates rose in March."]
+    answer = client.embeddings.create(model=EMBEDDING, input=texts)
+    cat, kitten, rates = (item.embedding for item in answer.data)
+    assert len(cat) == 384
+    assert sum(x * x for x in cat) == pytest.approx(1, abs=1e-3)
+
+    def near(one: list[float], other: list[float]) -> float:
+        return sum(x * y for x, y in zip(one, other, strict=True))
+
+    assert near(cat, kitten) > near(cat, rates) + 0.2
+
+
+def test_an_unknown_model_is_the_sdks_not_found_error(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match=r"gpt-9.*there are: ") as caught:
+        client.chat.completions.create(model="gpt-9", messages=[{"role": "user", "content": "Hi"}])
+    assert caught.value.code == "model_not_found"
+
+
+def test_an_embedding_engine_does_not_chat_and_says_so(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="/v1/chat/completions"):
+        client.chat.completions.create(model=EMBEDDING, messages=[{"role": "user", "content": "Hi"}])
+
+
+def test_the_engines_own_error_comes_through(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(model=CHAT, messages=[{"role": "user", "content": "word " * 20_000}])
+
+
+def test_a_client_that_leaves_a_stream_frees_the_engine(program: Program, client: openai.OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model=CHAT, messages=[{"role": "user", "content": "Tell a long story."}], stream=True, max_tokens=1500
+    )
+    next(iter(stream))
+    assert [engine["active_requests"] for engine in program.engines()] == [1, 0]
+    stream.close()
+    until(lambda: not any(engine["active_requests"] for engine in program.engines()), "the lease is given back")

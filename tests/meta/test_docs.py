@@ -1,0 +1,119 @@
+"""The documents say what is true, as far as a test can tell."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from stoker import config, hookspecs
+from stoker.cli.run import run
+from stoker.contracts import RoutingPolicy
+from stoker.core.states import TRANSITIONS, mermaid
+from stoker.plugins import build_plugin_manager, build_registry
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/*.md")])
+TEST_COMMAND = "python3 -m pip install -e '.[test]' && python3 -m pytest"
+COMMAND = re.compile(r"(?:stoker\.pyz|--run|`stoker) ([a-z]+(?: [a-z]+)?)")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced code blocks of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# Pages drawn from the code
+
+
+def test_generated_pages_are_up_to_date() -> None:
+    generate = load(ROOT / "docs" / "generate.py")
+    for path, text in generate.pages().items():
+        assert path.read_text() == text, f"{path.name} is out of date; run: python3 docs/generate.py"
+
+
+def test_the_engine_states_are_the_tables() -> None:
+    page = ROOT / "docs" / "reference" / "engine-states.md"
+    assert blocks(page, "mermaid") == [mermaid() + "\n"]
+    rows = [row for row in page.read_text().splitlines() if row.startswith("|") and row.count("|") == 4]
+    assert len(rows) == len(TRANSITIONS) + 2
+
+
+# Pages written by hand
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = [target.partition("#")[0] for target in LINK.findall(page.read_text()) if "://" not in target]
+    missing = [target for target in targets if target and not (page.parent / target).exists()]
+    assert not missing
+
+
+def test_the_index_leads_to_every_page() -> None:
+    index = ROOT / "docs" / "index.md"
+    linked = {(index.parent / target).resolve() for target in LINK.findall(index.read_text())}
+    assert set(ROOT.glob("docs/**/*.md")) - {index} <= linked
+
+
+def test_every_hook_is_documented_and_no_other() -> None:
+    hooks = {name for name in vars(hookspecs) if name.startswith("stoker_")}
+    page = (ROOT / "docs" / "reference" / "hooks.md").read_text()
+    assert set(re.findall(r"^## (stoker_\w+)$", page, re.MULTILINE)) == hooks
+
+
+def test_the_example_plugin_works() -> None:
+    [source] = blocks(ROOT / "docs" / "reference" / "hooks.md", "python")
+    plugin: Any = ModuleType("stoker_first_one")
+    exec(source, vars(plugin))
+    manager = build_plugin_manager(load_entry_points=False)
+    manager.register(plugin, name="first-one")
+    manager.check_pending()
+    assert isinstance(build_registry(manager).policy("first-one"), RoutingPolicy)
+
+
+def test_every_toml_example_of_a_configuration_is_one() -> None:
+    examples = [block for page in PAGES for block in blocks(page, "toml") if "[[engine]]" in block]
+    assert examples
+    for example in examples:
+        config.parse(example, "an example in the documents")
+
+
+# The README's commands
+
+
+def test_the_readme_says_how_to_run_and_how_to_test() -> None:
+    commands = [line for block in blocks(ROOT / "README.md", "sh") for line in block.splitlines()]
+    assert "python3 zipapp.py --run demo" in commands
+    assert TEST_COMMAND in commands
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    """It takes the command from the README; this runs the line that does."""
+    script = (ROOT / ".ci" / "run").read_text()
+    [taking] = re.findall(r"^test_command=\$\((.*)\)", script, re.MULTILINE)
+    taken = subprocess.run(["bash", "-c", taking], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert taken.stdout == TEST_COMMAND + "\n"
+    assert 'bash -c "$test_command"' in script
+
+
+def test_every_command_in_the_documents_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = {tuple(words.split()) for page in PAGES for words in COMMAND.findall(page.read_text())}
+    assert ("demo",) in commands
+    for words in sorted(commands):
+        assert run([*words, "--help"]) == 0, f"stoker {' '.join(words)}: {capsys.readouterr().err}"
+        assert " ".join(words) in capsys.readouterr().out
