@@ -133,7 +133,7 @@ async def running(
     port = sock.getsockname()[1]
     async with (
         trio.open_nursery() as engines,
-        UpstreamPool(2.0, ssl_context=lambda: ssl_context or ssl.create_default_context()) as pool,
+        UpstreamPool(10.0, ssl_context=lambda: ssl_context or ssl.create_default_context()) as pool,
         trio.open_nursery() as nursery,
     ):
         forwarder = Forwarder(table, pool, settings, lambda *report: reports.append(report))
