@@ -43,7 +43,7 @@ class ProxyLane:
         sink = _AsgiSink(send)
         body = refusal or await self._body(headers, receive)
         if isinstance(body, Answer):
-            await deliver(body, sink, request_id_of(headers))
+            await deliver(_before_the_body(body, scope), sink, request_id_of(headers))
         elif body is not None:
             await self._forward(ProxyRequest(scope["path"], scope["query_string"], headers, body), receive, sink)
 
@@ -92,6 +92,14 @@ def _too_large(limit: int) -> Answer:
 
 
 @attrs.frozen
+def _before_the_body(answer: Answer, scope: HTTPScope) -> Answer:
+    """Such an answer ends the connection, and says so: a client that reused it would find it closed."""
+    announced = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
+    if not announced or not scope["http_version"].startswith("1"):
+        return answer
+    return attrs.evolve(answer, headers=[*answer.headers, (b"connection", b"close")])
+
+
 class _AsgiSink:
     """Sends an answer as ASGI messages. A server closes the connection of an answer that has no last one."""
 
