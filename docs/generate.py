@@ -84,7 +84,8 @@ python = "/opt/vllm/bin/python"
 - `stoker config check` names every mistake at once, each with its path (`engine[1].gpus`), and changes nothing.
 - `stoker config show` prints the whole configuration with its defaults, as TOML.
 - `stoker config schema` prints the JSON Schema of the file, for editors.
-- `POST /v1/management/reload` reads the file again; only what changed is touched.
+- `POST /v1/management/reload` reads the file again and touches only the engines that changed; other
+  settings that changed are named in `at_next_start`, and count from the next start on.
 
 Values are taken as they are written: `"8"` is not `8`, `true` is not `1`. Durations are seconds, with a fraction if you
 like. Paths that begin with `./`, `../` or `~/`, and relative `python` and `cwd`, start at the folder of the file. One

@@ -172,7 +172,7 @@ class Program:
                 operations.start_configured(self.settings)
                 self._say_ready(doors)
                 await self._leave.wait()
-                doors.start_soon(self._hurry_when_told, supervisor, server)
+                engines.start_soon(self._hurry_when_told, supervisor, server)
                 table.close_doors("Stoker is shutting down")
                 supervisor.leave()
                 await supervisor.wait_until_all_stopped()

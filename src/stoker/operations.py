@@ -27,6 +27,7 @@ class Operations:
     about: Mapping[str, Any]
     config_path: Path | None = None
     _configured: dict[str, EngineSpec] = attrs.field(factory=dict)
+    _started_with: Settings = attrs.field(factory=Settings)
     _reloading: trio.Lock = attrs.field(factory=trio.Lock)
 
     def start_configured(self, settings: Settings) -> tuple[str, ...]:
@@ -35,6 +36,7 @@ class Operations:
         for engine_id, spec in wanted.items():
             self.supervisor.start(spec, engine_id)
         self._configured = dict(wanted)
+        self._started_with = settings
         return tuple(wanted)
 
     async def reload(self) -> Difference:
@@ -46,7 +48,8 @@ class Operations:
             if self.config_path is None:
                 raise ConflictError("Stoker was started without a configuration file; there is nothing to read again")
             settings = await trio.to_thread.run_sync(config.load, self.config_path)
-            return self._apply(self._check(settings))
+            difference = self._apply(self._check(settings))
+            return attrs.evolve(difference, at_next_start=_changed_settings(self._started_with, settings))
 
     def _apply(self, wanted: Mapping[str, EngineSpec]) -> Difference:
         there = self.supervisor.specs()
@@ -105,3 +108,16 @@ class Operations:
     def status(self) -> Mapping[str, Any]:
         """What stands besides the engines in the status."""
         return self.about
+
+
+def _changed_settings(before: Settings, after: Settings) -> tuple[str, ...]:
+    """The paths of all settings that differ, but for those of engines, and the address, which ``--listen`` may set."""
+    paths = [f"gateway.{name}" for name in _differing(before.gateway, after.gateway) if name != "listen"]
+    names = sorted({*before.runtimes, *after.runtimes})
+    paths += [f"runtime.{name}" for name in names if before.runtimes.get(name) != after.runtimes.get(name)]
+    return (*paths, *(name for name in _differing(before, after) if name not in ("gateway", "engines", "runtimes")))
+
+
+def _differing(before: attrs.AttrsInstance, after: attrs.AttrsInstance) -> list[str]:
+    names = [field.name for field in attrs.fields(type(before))]
+    return [name for name in names if getattr(before, name) != getattr(after, name)]

@@ -147,3 +147,17 @@ async def test_nothing_is_started_once_it_leaves(open_supervisor: OpenSupervisor
         with trio.fail_after(20):
             await supervisor.wait_until_all_stopped()
         assert supervisor.info(engine_id).state is EngineState.STOPPED
+
+
+async def test_a_reload_says_what_only_a_new_start_takes_up(open_supervisor: OpenSupervisor, tmp_path: Path) -> None:
+    file = File(tmp_path / "stoker.toml")
+    file.write(engine("a"))
+    async with open_supervisor() as supervisor, started(supervisor, file) as operations:
+        file.write(
+            'scheduler = "spread"', "[gateway]\nqueue_size = 3", '[runtime.vllm]\npython = "/v/python"', engine("a")
+        )
+        assert await operations.reload() == Difference(
+            unchanged=("a",), at_next_start=("gateway.queue_size", "runtime.vllm", "scheduler")
+        )
+        file.write(engine("a"))
+        assert await operations.reload() == Difference(unchanged=("a",))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from stoker import __version__
+from stoker.cli.invocation import as_typed
 from stoker.cli.run import run
 from stoker.cli.tree import COMMANDS, GROUPS, make_app
 
@@ -70,9 +71,10 @@ def test_every_command_explains_itself_and_stands_in_the_manual(
         (["nosuch"], "nosuch"),
         (["engine", "nosuch"], "nosuch"),
         (["engine", "list", "--jso"], "--json"),
-        (["engine", "start"], "MODEL"),
+        (["engine", "start"], "MODEL is missing"),
+        (["engine", "register", "http://127.0.0.1:1"], "--model is missing"),
         (["engine", "start", "m", "--gpus", "x"], "--gpus"),
-        (["engine", "list", "stray"], "stray"),
+        (["engine", "list", "stray", "and more"], "unexpected on the command line: stray 'and more'"),
         (["--nosuch"], "--nosuch"),
     ],
 )
@@ -85,6 +87,25 @@ def test_a_wrong_command_line_is_refused_with_2(
     assert printed.err.startswith("stoker: ")
     assert says in printed.err
     assert "--help" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["up", "--listen", "8000"], "--listen: 1 mistake\n  must be"),
+        (["engine", "start", "m", "--env", "A"], "--env: 1 mistake\n  must be KEY=VALUE, not 'A'"),
+    ],
+)
+def test_a_wrong_value_of_an_option_is_refused_with_2(arguments: list[str], says: str, here: Call) -> None:
+    done = here(*arguments)
+    assert done.code == 2
+    assert says in done.err
+
+
+def test_commands_in_errors_are_named_as_they_are_typed(here: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOKER_INVOKED_AS", "python3 zipapp.py --run")
+    assert "; see: python3 zipapp.py --run runtime list\n" in here("runtime", "remove", "vllm").err
+    assert as_typed("the stoker gateway, /bin/stoker gateway x") == "the stoker gateway, /bin/stoker gateway x"
 
 
 def test_hints_say_what_was_typed(shell: Shell) -> None:
@@ -173,6 +194,7 @@ def test_without_a_gateway_commands_end_with_3_and_say_how_to_start_one(
     done = here(*arguments)
     assert (done.code, done.out) == (3, "")
     assert f"no gateway answers at {NOBODY}" in done.err
+    assert "correct STOKER_URL" in done.err
     assert "gateway start" in done.err
 
 
@@ -188,6 +210,7 @@ def test_a_home_that_can_not_be_made_is_an_error_and_no_traceback(shell: Shell) 
     done = shell.run("up", "--listen", "127.0.0.1:0", STOKER_HOME=str(shell.folder / "file" / "home"))
     assert done.code == 1
     assert done.err.startswith("stoker: the system refuses: ")
+    assert "set STOKER_HOME" in done.err
 
 
 def test_a_reader_that_leaves_is_no_error_worth_a_word(shell: Shell) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import time
 
 import pytest
@@ -16,6 +18,23 @@ def test_a_table_in_a_pipe_has_whole_rows_in_one_line_each(capsys: pytest.Captur
     long = "x" * 300
     print_table(("A", "BEE"), [("1", long), ("two\nlines", None)], empty="nothing")
     assert capsys.readouterr().out == f"A          BEE\n1          {long}\ntwo lines  -\n"
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_sentences_stand_below_their_row_where_a_terminal_has_no_room_beside_it(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    sentence = " ".join(["words"] * 12)
+    rows = [("a" * 20, "b" * 30, "READY", ""), ("c", "d", "ERROR", sentence)]
+    print_table(("ENGINE", "MODEL", "STATE", "DETAIL"), rows, empty="nothing", prose=True)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    lines = [line.rstrip() for line in shown.splitlines()]
+    assert max(map(len, lines)) <= columns
+    assert " ".join(" ".join(lines).split()).endswith(sentence)
+    assert ("DETAIL" in lines[0]) == (columns == 200)
+    assert any(re.fullmatch(r"c +d +ERROR" + (f"  {sentence}" if columns == 200 else ""), line) for line in lines)
 
 
 def test_no_rows_are_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:

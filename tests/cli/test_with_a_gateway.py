@@ -92,8 +92,54 @@ def test_the_status_tells_of_gateway_and_engines(call: Call) -> None:
 
 def test_starting_a_gateway_that_runs_is_done_already(call: Call) -> None:
     again = call("gateway", "start")
-    assert again.code == 0
+    assert (again.code, again.err) == (0, "")
     assert "runs already" in again.out
+    other = call("gateway", "start", "--listen", "127.0.0.1:0")
+    assert other.code == 0
+    assert "left as it is" in other.err
+
+
+def test_an_engine_that_is_there_is_not_taken_for_a_new_ones_model(call: Call) -> None:
+    mistaken = call("engine", "start", "one")
+    assert mistaken.code == 1
+    assert re.search(r"there is an engine 'one' already, and it is READY; .* engine restart one; ", mistaken.err)
+    assert set(states(call)) == {"one", "two"}
+
+
+def test_an_engine_that_never_ran_has_no_log_to_look_at(call: Call) -> None:
+    with removed_after(call, "never", "stranger"):
+        failed = call("engine", "start", "m", "--label", "never", "--runtime", "vllm")
+        assert failed.code == 1
+        assert "engine restart never; " in failed.err
+        assert "engine stop never --forget" in failed.err
+        assert "engine logs" not in failed.err
+        assert "printed nothing" in call("engine", "logs", "never").err
+        call("engine", "register", "http://127.0.0.1:1", "--model", "m2", "--id", "stranger", "--no-wait")
+        assert "somebody else" in call("engine", "logs", "stranger").err
+
+
+def test_a_command_runs_in_the_folder_it_was_typed_in(running: Shell, call: Call, tmp_path: Path) -> None:
+    (tmp_path / "here.sh").write_text('exec "$@"\n')
+    with removed_after(call, "typed"), contextlib.chdir(tmp_path):
+        script = ["sh", "here.sh", *COMMAND, "--port", "{port}", "--model", "{model}"]
+        started = call("engine", "start", "typed", "--runtime", "command", "--", *script)
+        assert (started.code, started.out) == (0, "typed is READY\n"), started.err
+
+
+def test_ctrl_c_while_an_engine_stops_says_how_to_hurry(
+    call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with removed_after(call, "busy"):
+        assert call("engine", "start", "busy", *FAKE).code == 0
+        with monkeypatch.context() as patch:
+            patch.setattr("stoker.cli.engine._wait_until_stopped", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                call("engine", "stop", "busy", "--forget")
+        assert "busy goes on stopping" in (said := capsys.readouterr().err)
+        assert "engine stop busy --no-drain --forget" in said
 
 
 def test_an_engine_is_started_waited_for_stopped_and_started_again(call: Call) -> None:
@@ -227,14 +273,23 @@ def test_a_gateway_comes_goes_and_comes_back_the_same(shell: Shell, here: Call) 
     first = read_gateway(shell.home)
     assert first is not None, started.err
     assert first.url in started.out
-    restarted = shell.run("gateway", "restart")
+    restarted = Shell(Path("/")).run("gateway", "restart", STOKER_HOME=str(shell.home.path))
     second = read_gateway(shell.home)
     assert second is not None, restarted.err
     assert second.pid != first.pid
     assert not first.alive
+    assert Path(f"/proc/{second.pid}/cwd").readlink() == shell.folder
     assert second.config == str(shell.folder / "stoker.toml")
     assert second.argv[1:] == ("up", "--config", second.config, "--listen", "127.0.0.1:0")
     assert here("engine", "list", "--json").json[0]["model"] == "m"
+    shell.write(fake_engine_toml("m") + fake_engine_toml("n"))
+    assert here("gateway", "reload").out == "started: n\nleft alone: m\n"
+    shell.write("[[engine]]\n")
+    refused = here("gateway", "reload")
+    assert (refused.code, refused.out) == (1, "")
+    assert "engine[0].model" in refused.err
+    shell.write(fake_engine_toml("m"))
+    assert here("gateway", "reload", "--json").json["removed"] == ["n"]
     engine_pid = here("engine", "restart", "m", "--json").json[0]["pid"]
     stopped = shell.run("gateway", "stop")
     assert (stopped.code, stopped.out) == (0, "the gateway is stopped\n")

@@ -5,6 +5,7 @@ import pytest
 
 from stoker.core import commands as c
 from stoker.core import events as e
+from stoker.core.describe import backend_of
 from stoker.core.engine import Engine, Fleet, Phase
 from stoker.core.fleet import next_deadline, step
 from stoker.errors import IllegalTransition
@@ -316,3 +317,80 @@ def test_an_id_that_is_used_again_is_not_mistaken_for_its_former_bearer() -> Non
     story.tell(e.ProcessExited("a", 1, ExitStatus(code=0)))
     assert story.engine.state is EngineState.STARTING
     assert story.engine.incarnation == 2
+
+
+def test_the_spec_of_a_restart_survives_what_is_ordered_while_it_drains() -> None:
+    story = Story()
+    story.ready()
+    changed = attrs.evolve(SPEC, args=("--new",))
+    story.tell(e.StopRequested("a", 30, 10, e.AfterStop.START, changed))
+    updated = attrs.evolve(changed, max_concurrency=7)
+    story.tell(e.SpecUpdated("a", updated))
+    story.stop(drain=5, after=e.AfterStop.START)  # somebody else restarts it too, and knows nothing of the new spec
+    assert story.engine.spec == SPEC  # what runs until then
+    story.tell(e.EngineIdle("a", 1))
+    story.stopped()
+    assert story.commands == (c.Launch("a", 2, updated, Origin.MANAGED),)
+
+
+def test_an_engine_that_is_stopped_while_it_restarts_takes_the_new_spec_along() -> None:
+    story = Story()
+    story.ready()
+    changed = attrs.evolve(SPEC, args=("--new",))
+    story.tell(e.StopRequested("a", 30, 10, e.AfterStop.START, changed))
+    story.stop(drain=0)
+    story.stopped()
+    assert story.engine.state is EngineState.STOPPED
+    assert (story.engine.spec, story.engine.next_spec) == (changed, None)
+
+
+def test_a_dead_url_that_is_registered_anew_elsewhere_is_watched_there() -> None:
+    old = EngineSpec(model="m", runtime="remote", url="http://127.0.0.1:1")
+    story = Story(old, Origin.REGISTERED)
+    story.ready()
+    for _ in range(3):
+        story.tell(e.ProbeFailed("a", 1, "refused"))
+    new = attrs.evolve(old, url="http://127.0.0.1:2")
+    story.tell(e.StartRequested("a", new, Origin.REGISTERED))
+    assert story.commands == (c.StopProcess("a", 1, 0.0),)
+    story.tell(e.ProbeSucceeded("a", 1))  # of the old one
+    assert story.engine.state is EngineState.DRAINING
+    story.stopped()
+    assert story.commands == (c.Launch("a", 2, new, Origin.REGISTERED),)
+
+
+def test_an_id_of_a_dead_url_can_be_given_to_an_engine_of_ours() -> None:
+    story = Story(EngineSpec(model="m", runtime="remote", url="http://127.0.0.1:1"), Origin.REGISTERED)
+    story.launched()
+    for _ in range(3):
+        story.tell(e.ProbeFailed("a", 1, "refused"))
+    story.tell(e.StartRequested("a", SPEC))
+    story.stopped()
+    assert story.commands == (c.Launch("a", 2, SPEC, Origin.MANAGED),)
+
+
+def test_a_url_that_can_not_be_watched_is_not_said_to_be() -> None:
+    story = Story(origin=Origin.REGISTERED)
+    story.tell(e.LaunchFailed("a", 1, "no such URL", retryable=False))
+    assert story.engine.state is EngineState.ERROR
+    assert "change what the error names" in story.engine.reason
+    assert next_deadline(story.fleet) is None
+
+
+def test_a_late_probe_does_not_hide_why_the_engine_failed() -> None:
+    """A new user saw "all attempts to connect failed" in place of the exit code and the log."""
+    story = Story()
+    story.ready()
+    story.exited(7)
+    story.tell(e.ProbeFailed("a", 1, "connection refused"))
+    assert "exit code 7" in (story.engine.last_error or "")
+
+
+def test_what_clients_are_told_of_a_broken_engine_has_the_end_of_its_log() -> None:
+    story = Story()
+    story.ready()
+    story.exited(7)
+    detail = backend_of(story.engine, frozenset(), None).detail
+    assert detail == (
+        "ERROR; restart 1 of 2 follows; its process ended while ready: exit code 7; the end of its log: boom"
+    )

@@ -13,12 +13,12 @@ import trio
 from hypercorn.typing import HTTPScope
 
 from stoker.builtin.policies import LeastLoad
-from stoker.gateway import answers
+from stoker.gateway import answers, upstream
 from stoker.model import Candidate, RouteRequest
 from stoker.settings import GatewaySettings
 
 from .conftest import CHAT, World, running
-from .scripted import Answer, Exchange
+from .scripted import Answer, Exchange, until
 
 ASK = {"model": "m", "messages": []}
 
@@ -399,3 +399,25 @@ async def test_a_shortage_of_our_own_is_not_blamed_on_the_engine(world: World, m
     assert "Too many open files" in answer.error["message"]
     assert world.reports == []
     assert (await world.ask(ASK)).status == 200
+
+
+async def test_an_exchange_that_outlasts_the_sweeping_of_its_engine_hurts_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "IDLE_SECONDS", 0.0)  # whatever is idle is swept whenever another one is kept
+    go_on = trio.Event()
+
+    async def slow_if_asked(exchange: Exchange) -> None:
+        if b"slow" in exchange.body:
+            await go_on.wait()
+        await exchange.reply(200, {})
+
+    one = await world.engine("one", slow_if_asked, model="one", names=("one",))
+    await world.engine("two", model="two", names=("two",))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.ask, {"model": "one", "slow": True})
+        await until(lambda: one.exchanges)
+        await world.ask({"model": "one"})
+        await world.ask({"model": "two"})  # sweeps away what is idle of "one"
+        go_on.set()
+    assert [(await world.ask({"model": "two"})).status for _ in range(2)] == [200, 200]

@@ -267,3 +267,16 @@ async def test_a_stream_that_breaks_over_http_2_is_reset_and_not_ended(world: Wo
         assert body.startswith(b"data: 1\n\ndata: ")
         assert b'"engine_failed"' in body
         assert not any(isinstance(event, h2.events.StreamEnded) for event in http2.events)
+
+
+async def test_hurried_before_it_shuts_down_it_then_waits_for_nobody() -> None:
+    async with running(drain_seconds=3600) as world:
+        await world.engine("one", talk_without_end)
+        async with world.client() as client:
+            await client.send(CHAT, ASK)
+            await client.head()
+            world.server.hurry()
+            assert world.server.connections == 1
+            world.scope.cancel()
+            await until(lambda: world.server.connections == 0)
+            await until(lambda: world.table.in_flight() == 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -79,3 +80,29 @@ def test_our_own_entry_can_be_read_whatever_the_process_is_called() -> None:
     assert entry.parent == os.getppid()
     assert not entry.gone
     assert proctable.read_entry(2**22 + 1) is None
+
+
+async def test_a_relative_program_is_one_of_the_folder_it_runs_in(tmp_path: Path) -> None:
+    program = tmp_path / "engine"
+    program.write_text("#!/bin/sh\nexit 7\n")
+    program.chmod(0o755)
+    process = spawn(["./engine"], dict(os.environ), str(tmp_path), tmp_path / "log", "mark")
+    assert await process.wait() == ExitStatus(code=7)
+
+
+async def test_an_exit_is_seen_also_without_a_descriptor_left_for_it(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(_pid: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pidfd_open", none_left)
+    assert await start("raise SystemExit(3)").wait() == ExitStatus(code=3)
+
+
+def test_a_process_that_we_may_not_look_at_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> bytes:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refused)  # as with hidepid=1
+    assert proctable.process_table() == []

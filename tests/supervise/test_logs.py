@@ -9,21 +9,83 @@ import trio
 
 from stoker.supervise import logs
 
-VLLM_BAD_MODEL = "\n".join(
+# Of vLLM 0.32, shortened: its worker finds the weight file cut short.
+VLLM_CORRUPT_WEIGHTS = """\
+(APIServer pid=4764) INFO 11-24 00:12:45 [api_utils.py:347]  version 0.32.0
+(APIServer pid=4764) WARNING 11-24 00:12:45 [system_utils.py:255] This can cause errors like `OSError: [Errno 24] Too
+(Worker pid=4792) ERROR 11-24 00:12:58 [multiproc_executor.py:953] WorkerProc failed to start.
+(Worker pid=4792) ERROR 11-24 00:12:58 [multiproc_executor.py:953] Traceback (most recent call last):
+(Worker pid=4792) ERROR 11-24 00:12:58 [multiproc_executor.py:953]   File "/v/weight_utils.py", line 1163, in iterator
+(Worker pid=4792) ERROR 11-24 00:12:58 [multiproc_executor.py:953]     with safe_open(st_file, framework="pt") as f:
+(Worker pid=4792) ERROR 11-24 00:12:58 [multiproc_executor.py:953]          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+(Worker pid=4792) ERROR 11-24 00:12:58 [multiproc_executor.py:953] SafetensorError: invalid header length
+(EngineCore pid=4777) ERROR 11-24 00:13:00 [core.py:1510] EngineCore failed to start.
+(EngineCore pid=4777) ERROR 11-24 00:13:00 [core.py:1510] Traceback (most recent call last):
+(EngineCore pid=4777) ERROR 11-24 00:13:00 [core.py:1510]   File "/v/multiproc_executor.py", line 815, in wait_for_ready
+(EngineCore pid=4777) ERROR 11-24 00:13:00 [core.py:1510]     raise e from None
+(EngineCore pid=4777) ERROR 11-24 00:13:00 [core.py:1510] Exception: WorkerProc initialization failed. See stack trace.
+Process EngineCore:
+Traceback (most recent call last):
+  File "/v/core.py", line 1514, in run_engine_core
+    raise e
+Exception: WorkerProc initialization failed. See stack trace.
+Traceback (most recent call last):
+  File "<frozen runpy>", line 198, in _run_module_as_main
+  File "/v/core_client.py", line 167, in make_async_mp_client
+    return AsyncMPClient(
+           ^^^^^^^^^^^^^^
+RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
+"""
+# Of vLLM 0.32, shortened: its worker was killed. Nothing after the first line says so.
+VLLM_DEAD_WORKER = "\n".join(
     [
-        "(EngineCore pid=7) ERROR 10-01 core.py:900] EngineCore failed to start.",
-        "(EngineCore pid=7) ERROR 10-01 core.py:900] OSError: Can't load the configuration of '/nowhere'.",
-        *(f'  File "frame{number}.py", line {number}' for number in range(30)),
-        "RuntimeError: Engine core initialization failed. See root cause above.",
+        "(EngineCore pid=694) ERROR 11-24 00:08:05 [multiproc_executor.py:3] Worker proc Worker-0 died unexpectedly",
+        *(f"(EngineCore pid=694) ERROR 11-24 00:08:05 [dump_input.py:{n}] Dumping {n}: {'x' * 5000}" for n in range(9)),
+        "(APIServer pid=604) ERROR 11-24 00:08:05 [async_llm.py:906] EngineDeadError: EngineCore encountered an issue.",
+        *(f'INFO:     127.0.0.1:{port} - "GET /health HTTP/1.1" 200 OK' for port in range(50)),
+        *(
+            f"(APIServer pid=604) INFO 11-24 00:08:09 [launcher.py:{n}] [shutdown] API server: step {n}"
+            for n in range(12)
+        ),
+        "INFO:     Application shutdown complete.",
     ]
 )
 
 
 def test_an_excerpt_has_the_root_cause_from_above_and_the_last_line() -> None:
-    excerpt = logs.excerpt(VLLM_BAD_MODEL)
-    assert "OSError: Can't load the configuration of '/nowhere'." in excerpt
-    assert excerpt.endswith("RuntimeError: Engine core initialization failed. See root cause above.")
+    excerpt = logs.excerpt(VLLM_CORRUPT_WEIGHTS)
+    assert "SafetensorError: invalid header length" in excerpt
+    assert excerpt.endswith(
+        "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
+    )
+
+
+def test_an_excerpt_leaves_out_the_frames_of_tracebacks() -> None:
+    excerpt = logs.excerpt(VLLM_CORRUPT_WEIGHTS)
+    for frame in ("Traceback", "File", "^^^", "raise e", "safe_open"):
+        assert frame not in excerpt
+
+
+def test_an_excerpt_of_a_log_that_goes_on_after_its_cause_begins_with_the_cause() -> None:
+    excerpt = logs.excerpt(VLLM_DEAD_WORKER)
+    assert "died unexpectedly" in excerpt.splitlines()[0]
+    assert excerpt.endswith("INFO:     Application shutdown complete.")
+    assert "EngineDeadError" in excerpt
+    assert "/health" not in excerpt
     assert len(excerpt.splitlines()) < 20
+    assert max(map(len, excerpt.splitlines())) <= 400
+
+
+def test_an_excerpt_takes_no_warning_for_the_cause() -> None:
+    rest = [f"(APIServer pid=4764) INFO 11-24 00:12:45 [api_utils.py:1] step {number}" for number in range(20)]
+    assert "Errno 24" not in logs.excerpt("\n".join([VLLM_CORRUPT_WEIGHTS.splitlines()[1], *rest]))
+
+
+def test_an_excerpt_says_once_what_several_workers_say() -> None:
+    worker = "(Worker_TP{n} pid=5{n}) ERROR 11-24 00:12:5{n} [multiproc_executor.py:953] RuntimeError: out of memory"
+    end = [f"line {number}" for number in range(20)]
+    excerpt = logs.excerpt("\n".join([*(worker.format(n=number) for number in range(8)), *end]))
+    assert excerpt.count("out of memory") == 1
 
 
 def test_an_excerpt_of_a_short_log_is_the_log() -> None:
@@ -61,7 +123,9 @@ def test_rotation_leaves_the_writer_writing(tmp_path: Path) -> None:
     finally:
         os.close(writer)
     assert log.read_bytes() == b"after\n"
-    assert (tmp_path / "engine.log.1").stat().st_size == 101
+    older = (tmp_path / "engine.log.1").stat()
+    assert older.st_size == 101
+    assert older.st_mode & 0o077 == 0  # it holds what users asked, as the log itself does
 
 
 async def test_following_goes_on_after_a_rotation(tmp_path: Path) -> None:

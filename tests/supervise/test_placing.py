@@ -79,3 +79,18 @@ async def test_memory_that_does_not_come_back_is_noted(autojump_clock: object) -
     stuck = Gpu(index=0, uuid="GPU-0", name="T", memory_total=GIB, memory_used=GIB, processes=(GpuProcess(pid=41),))
     placing = Placer(FirstFree(), lambda: GpuReport(gpus=(stuck,)), lambda _: None)
     assert "not back 30 s after" in await placing.memory_back(("GPU-0",), frozenset({41}))
+
+
+async def test_a_scheduler_that_raises_costs_one_engine_and_is_named() -> None:
+    class Broken(FirstFree):
+        name = "broken"
+
+        def place(
+            self, spec: EngineSpec, gpus: Sequence[Gpu], reservations: Mapping[str, Sequence[str]]
+        ) -> Placement | Refusal:
+            raise ZeroDivisionError("a defect")
+
+    placing = Placer(Broken(), lambda: TWO, lambda _: None)
+    with pytest.raises(LaunchError, match="scheduler 'broken' could not place it: ZeroDivisionError: a defect"):
+        await placing.place("a", EngineSpec(model="m", gpus=1))
+    assert placing.held == {}

@@ -106,6 +106,7 @@ async def test_healthy_but_producing_nothing_is_asked_for_a_token(token_status: 
     else:
         assert result.stalled
         assert "no progress for 0 s; a one-token request" in result.error
+        assert ("no answer within 0.8 s" if token_status == "hang" else "500") in result.error
 
 
 async def test_an_engine_that_can_not_be_asked_for_a_token_is_judged_by_its_health() -> None:
@@ -133,3 +134,40 @@ async def test_a_long_prefill_is_seen_in_the_counters_and_excused() -> None:
         while trio.current_time() < end:
             verdicts.add((await asking.probe()).verdict)
     assert verdicts == {Verdict.ALIVE}
+
+
+async def test_a_metrics_page_that_never_comes_does_not_hold_up_the_verdict() -> None:
+    impatient = EngineSpec(model="m", probe_timeout_seconds=0.2, probe_interval_seconds=0.0, stall_seconds=0.3)
+    async with prober(silent, Activity(active_requests=1), impatient, lambda _: EngineLoad()) as asking:
+        with trio.fail_after(20):
+            while not (result := await asking.probe()).stalled:
+                pass
+    assert "a one-token request failed too" in result.error
+
+
+async def test_a_runtime_that_can_not_read_its_metrics_costs_only_them(caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[str] = []
+
+    async def answer(line: str) -> str | None:
+        asked.append(line)
+        return "200 OK\nnonsense"
+
+    def scrape(text: str) -> EngineLoad:
+        raise ZeroDivisionError(text)
+
+    eager = EngineSpec(model="m", probe_timeout_seconds=5, probe_interval_seconds=0.0)
+    async with prober(answer, Activity(active_requests=1), eager, scrape) as asking:
+        with trio.fail_after(20):
+            while "GET /metrics HTTP/1.1" not in asked:
+                assert (await asking.probe()).verdict is Verdict.ALIVE
+    assert "can't be read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("url", "headers"),
+    [("http://a..b:9", {}), (f"http://{'a' * 64}:9", {}), ("http://127.0.0.1:9", {"Authorization": "Bearer ké"})],
+)
+async def test_what_can_not_even_be_asked_fails(url: str, headers: dict[str, str]) -> None:
+    async with make_client() as client:
+        asking = Prober(client, LaunchPlan(base_url=url), lambda: SPEC, Activity, lambda _: EngineLoad(), headers)
+        assert (await asking.probe()).verdict is Verdict.FAILED

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
+import subprocess
 
 import attrs
 import pytest
@@ -12,7 +15,8 @@ import trio
 from stoker.errors import ConfigError, ConflictError, NotFoundError
 from stoker.home import Home
 from stoker.model import EngineInfo, EngineSpec, EngineState
-from stoker.supervise.leftovers import end_leftovers
+from stoker.supervise import leftovers, proctable
+from stoker.supervise.incarnation import SUSPECTED_PROBE_SECONDS
 from stoker.testing.engines import fake_engine_spec, open_fake_engine
 from stoker.testing.fake_engine.faults import Faults
 
@@ -37,6 +41,7 @@ async def test_an_engine_starts_is_ready_and_stops_without_a_trace(open_supervis
         stopped = await supervisor.wait_until_stopped(engine_id)
         assert stopped is not None
         assert stopped.pid is None
+        assert stopped.last_exit == "exit code 0"
         assert marked(home) == []
         assert "listening on" in await supervisor.log_text(engine_id, 5)
 
@@ -219,8 +224,87 @@ async def test_engines_of_a_killed_run_are_ended_by_the_next(home: Home) -> None
         with trio.fail_after(20):
             while not marked(home):
                 await trio.sleep(0.01)
-            left = await end_leftovers(home.digest)
+            left = await leftovers.end_leftovers(home.digest)
         assert left.found == (process.pid,)
         assert left.remaining == ()
         assert await process.wait() < 0
         assert stranger.process.poll() is None
+
+
+async def test_what_hides_its_marker_in_the_session_of_an_engine_is_ended_too(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM's processes write over their environment; when their parent is killed, only their session tells of them."""
+    monkeypatch.setattr(leftovers, "GRACE_SECONDS", 0.1)
+    stubborn = "trap '' TERM; echo $$; while :; do sleep 1; done"
+    process = await trio.lowlevel.open_process(
+        ["sh", "-c", 'sleep 600 & env -i PATH="$PATH" sh -c "$1" & wait', "sh", stubborn],
+        env={**os.environ, "STOKER_MARK": f"{home.digest}:dead:engine:1"},
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    with trio.fail_after(20):
+        assert process.stdout is not None
+        async with process.stdout:
+            hidden = int(await process.stdout.receive_some())
+        process.kill()
+        await process.wait()
+        try:
+            left = await leftovers.end_leftovers(home.digest)
+            entry = proctable.read_entry(hidden)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(hidden, signal.SIGKILL)
+    assert hidden in left.found
+    assert left.remaining == ()
+    assert entry is None or entry.gone
+
+
+async def test_a_port_in_use_is_said_and_its_holder_not_taken_for_the_engine(open_supervisor: OpenSupervisor) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        async with open_supervisor() as supervisor:
+            supervisor.start(spec(port=port), "late")
+            info = await supervisor.wait_until_settled("late")
+            assert info.state is EngineState.ERROR
+            assert f"port {port} is in use" in (info.last_error or "")
+
+
+async def test_what_one_start_lacks_of_the_machine_does_not_hurt_the_others(
+    open_supervisor: OpenSupervisor, home: Home
+) -> None:
+    async with open_supervisor() as supervisor:
+        supervisor.start(spec(), "good")
+        assert (await supervisor.wait_until_settled("good")).state is EngineState.READY
+        home.engine_log("bad").mkdir()  # as good as a full disk: nothing can be written there
+        supervisor.start(spec(restart_limit=0), "bad")
+        supervisor.register(quick(EngineSpec(model="odd", runtime="remote", url="http://a..b:9")), "odd")
+        for engine_id in ("bad", "odd"):
+            assert (await supervisor.wait_until_settled(engine_id)).state is EngineState.ERROR
+        assert "engine-bad.log" in (supervisor.info("bad").last_error or "")
+        assert supervisor.info("good").state is EngineState.READY
+
+
+async def test_an_engine_whose_names_were_given_away_does_not_take_them_back(open_supervisor: OpenSupervisor) -> None:
+    async with open_supervisor() as supervisor:
+        supervisor.start(spec(names=("chat",)), "old")
+        supervisor.stop("old", drain_timeout_seconds=0)
+        await supervisor.wait_until_stopped("old")
+        supervisor.start(spec(model="other", names=("chat",)), "new")
+        with pytest.raises(ConflictError, match=r"know 'other' \(engine 'new'\) as 'chat' already"):
+            supervisor.start_again("old")
+
+
+async def test_many_who_suspect_an_engine_do_not_make_one_hiccup_three(open_supervisor: OpenSupervisor) -> None:
+    """The bound is a lower one: a slow machine can only make it longer."""
+    async with open_fake_engine("far") as far, open_supervisor() as supervisor:
+        url = EngineSpec(model="far", runtime="remote", url=far.base_url, probe_interval_seconds=60)
+        engine_id = supervisor.register(url)
+        await supervisor.wait_until_settled(engine_id)
+        began = trio.current_time()
+        os.kill(far.pid, signal.SIGKILL)
+        while supervisor.info(engine_id).state is EngineState.READY:
+            supervisor.suspect(engine_id, 1, "connection refused")
+            await trio.sleep(0.01)
+        assert "3 probes in a row" in (supervisor.info(engine_id).last_error or "")
+        assert trio.current_time() - began >= 2 * SUSPECTED_PROBE_SECONDS

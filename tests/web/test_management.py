@@ -115,7 +115,14 @@ async def test_a_reload_answers_with_the_difference(world: World) -> None:
     world.operations.difference = Difference(added=("a",), changed=("b", "c"))
     answer = await world.api.post("/reload")
     assert answer.status_code == 200
-    assert answer.json() == {"added": ["a"], "removed": [], "changed": ["b", "c"], "updated": [], "unchanged": []}
+    assert answer.json() == {
+        "added": ["a"],
+        "removed": [],
+        "changed": ["b", "c"],
+        "updated": [],
+        "unchanged": [],
+        "at_next_start": [],
+    }
 
 
 async def test_a_reload_of_a_wrong_configuration_tells_every_mistake(world: World) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 from stoker.cli.activity import Activity
 from stoker.cli.client import Client
@@ -20,8 +21,8 @@ from stoker.supervise.logs import open_for_append, tail
 LAST_LINES = 20
 
 
-def launch(home: Home, arguments: Sequence[str]) -> RunningGateway:
-    """Run Stoker with ``arguments`` in a session of its own; returns when it answers.
+def launch(home: Home, arguments: Sequence[str], folder: Path | None = None) -> RunningGateway:
+    """Run Stoker with ``arguments`` in a session of its own, in ``folder`` if given; returns when it answers.
 
     Raises StokerError with the end of its log when it ends instead. An interrupt ends it too.
     """
@@ -30,7 +31,13 @@ def launch(home: Home, arguments: Sequence[str]) -> RunningGateway:
     try:
         since = os.fstat(log).st_size
         process = subprocess.Popen(
-            [*command(), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            [*command(), *arguments],
+            cwd=folder,
+            env={**os.environ, "STOKER_HOME": str(home.path)},  # one that is relative means a folder of ours
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     finally:
         os.close(log)
@@ -94,6 +101,15 @@ def _send(running: RunningGateway, number: signal.Signals) -> None:
     entry = proctable.read_entry(running.pid)
     if entry is not None and entry.started == running.process_start:
         proctable.send([entry], number)
+
+
+def folder_of(running: RunningGateway) -> Path | None:
+    """The folder a gateway runs in, where its engines run too unless they have one of their own; None if it is gone."""
+    try:
+        folder = Path(f"/proc/{running.pid}/cwd").readlink()
+    except OSError:
+        return None
+    return folder if folder.is_dir() else None
 
 
 def arguments_of(running: RunningGateway) -> list[str]:

@@ -98,13 +98,15 @@ class Client:
         try:
             yield
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            raise not_running(f"no gateway answers at {url}") from error
+            raise not_running(f"no gateway answers at {url}", named=self.address.named) from error
         except httpx2.TimeoutException as error:
             raise StokerError(
                 f"the gateway at {url} did not answer in {ANSWER_SECONDS:.0f} s; look at its log"
             ) from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise StokerError(f"the gateway at {url} broke off: {error or type(error).__name__}; try again") from error
+            raise StokerError(
+                f"the gateway at {url} broke off: {str(error) or type(error).__name__}; try again"
+            ) from error
 
     def _problem(self, response: httpx2.Response) -> StokerError:
         try:

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from stoker.cli.activity import Activity
+from stoker.cli.activity import Activity, warn
 from stoker.cli.client import Client, connect, engine_path
+from stoker.cli.invocation import as_typed, program
 from stoker.cli.options import AsJson, EngineId, Follow, Tail
 from stoker.cli.output import ago, print_json, print_record, print_table
 from stoker.errors import NotFoundError, StokerError
@@ -30,13 +31,15 @@ def listing(*, as_json: AsJson = False) -> None:
 
 def print_engines(engines: list[dict[str, Any]]) -> None:
     """Engines as a table."""
-    print_table(COLUMNS, [_row(info) for info in engines], empty="there are no engines")
+    print_table(COLUMNS, [_row(info) for info in engines], empty="there are no engines", prose=True)
 
 
 def _row(info: Mapping[str, Any]) -> tuple[object, ...]:
     limit = info.get("max_concurrency")
     active = info.get("active_requests", 0)
     detail = info.get("reason") or ""
+    if detail.upper() == info["state"]:
+        detail = ""
     if info["state"] == "ERROR":
         lines = (info.get("last_error") or "").splitlines()
         error = " ".join(dict.fromkeys(lines[:1] + lines[-1:]))  # what happened, and the last of its log
@@ -50,12 +53,12 @@ def _row(info: Mapping[str, Any]) -> tuple[object, ...]:
         ago(info.get("ready_at") or info.get("created_at")).removesuffix(" ago"),
         f"{active}/{limit}" if limit else active,
         len(info.get("gpus") or ()),
-        detail,
+        as_typed(detail),
     )
 
 
 def show(engine_id: EngineId, /, *, as_json: AsJson = False) -> None:
-    """Show everything about one engine."""
+    """Show one engine in detail."""
     with connect() as client:
         info = client.get(engine_path(engine_id))
     if as_json:
@@ -77,8 +80,16 @@ def stop(
     with connect() as client:
         order_stop(client, engine_id, drain_order(drain=drain, drain_timeout=drain_timeout), forget=forget)
         if wait:
-            _wait_until_stopped(client, engine_id)
+            try:
+                _wait_until_stopped(client, engine_id)
+            except KeyboardInterrupt:
+                warn(f"{engine_id} goes on stopping; don't wait for its requests: {_hurry(engine_id, forget=forget)}")
+                raise
     print(f"{engine_id} is {'stopped' if wait else 'stopping'}")
+
+
+def _hurry(engine_id: str, *, forget: bool) -> str:
+    return f"{program()} engine stop {engine_id} --no-drain" + (" --forget" if forget else "")
 
 
 def drain_order(*, drain: bool, drain_timeout: float | None) -> dict[str, Any]:
@@ -114,7 +125,17 @@ def _wait_until_stopped(client: Client, engine_id: str) -> None:
 
 def logs(engine_id: EngineId, /, *, tail: Tail = 200, follow: Follow = False) -> None:
     """Show what an engine printed."""
+    silent = tail > 0
     with connect() as client:
         for text in client.text(engine_path(engine_id, "logs"), tail=tail, follow=int(follow)):
+            silent = silent and not text
             sys.stdout.write(text)
             sys.stdout.flush()
+        if silent:
+            warn(_why_silent(client.get(engine_path(engine_id))))
+
+
+def _why_silent(info: Mapping[str, Any]) -> str:
+    if info.get("origin") == "registered":
+        return f"{info['engine_id']} was started by somebody else; its log is where it runs, at {info['base_url']}"
+    return f"{info['engine_id']} has printed nothing yet; see: {program()} engine show {info['engine_id']}"

@@ -73,6 +73,7 @@ class Address:
 
     url: str
     token: str | None = attrs.field(default=None, repr=False)
+    named: bool = attrs.field(default=False, kw_only=True)  # by STOKER_URL
 
     @property
     def local(self) -> bool:
@@ -88,7 +89,7 @@ def find_gateway(home: Home, environ: Mapping[str, str]) -> Address:
     """
     key = environ.get("STOKER_API_KEY") or None
     if url := environ.get("STOKER_URL"):
-        named = Address(_checked(url), key)
+        named = Address(_checked(url), key, named=True)
         return attrs.evolve(named, token=key or _admin_token(home)) if named.local else named
     if running := read_gateway(home):
         return address_of(home, running, environ)
@@ -102,9 +103,10 @@ def address_of(home: Home, running: RunningGateway, environ: Mapping[str, str]) 
     return Address(running.url, environ.get("STOKER_API_KEY") or _admin_token(home))
 
 
-def not_running(what: str) -> NotRunningError:
-    """The error for when there is nobody to talk to."""
-    return NotRunningError(f"{what}; start it with: {program()} gateway start")
+def not_running(what: str, *, named: bool = False) -> NotRunningError:
+    """The error for when there is nobody to talk to; ``named`` says that it was sought where STOKER_URL points."""
+    remedy = "correct STOKER_URL, or unset it and start one here" if named else "start it"
+    return NotRunningError(f"{what}; {remedy} with: {program()} gateway start")
 
 
 def _checked(url: str) -> str:

@@ -8,7 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from stoker.cli.background import arguments_of, launch, leave
+from stoker.cli.activity import warn
+from stoker.cli.background import arguments_of, folder_of, launch, leave
 from stoker.cli.configured import find_settings
 from stoker.cli.finding import RunningGateway, not_running, read_gateway
 from stoker.cli.invocation import program
@@ -24,7 +25,9 @@ def start(*, config: ConfigFile = None, listen: ListenAt = None) -> None:
     """Start the gateway in the background and wait until it answers. One that runs already is left alone."""
     home = _home()
     if running := read_gateway(home):
-        print(f"the gateway runs already at {running.url} (pid {running.pid})")
+        _tell_of(running)
+        if (config is not None and str(config.absolute()) != running.config) or listen is not None:
+            warn(f"it was left as it is; to start one as you say, stop it first: {program()} gateway stop")
         return
     path, _ = find_settings(config, listen)  # mistakes in it are told here, not in a log
     arguments = ["up"]
@@ -32,7 +35,14 @@ def start(*, config: ConfigFile = None, listen: ListenAt = None) -> None:
         arguments += ["--config", str(path)]
     if listen is not None:
         arguments += ["--listen", listen]
-    _tell(home, launch(home, arguments))
+    try:
+        running = launch(home, arguments)
+    except StokerError:
+        if (other := read_gateway(home)) is None:
+            raise
+        _tell_of(other)  # somebody else started one at the same time
+        return
+    _tell(home, running)
 
 
 def stop(*, now: Now = False) -> None:
@@ -43,12 +53,34 @@ def stop(*, now: Now = False) -> None:
 
 
 def restart(*, now: Now = False) -> None:
-    """Stop the gateway, then start it again with the same arguments, in the background."""
+    """Stop the gateway, then start it again as it was started, in the background."""
     home = _home()
     running = _running(home)
-    arguments = arguments_of(running)
+    arguments, folder = arguments_of(running), folder_of(running)
     leave(home, running, now=now)
-    _tell(home, launch(home, arguments))
+    _tell(home, launch(home, arguments, folder))
+
+
+def reload(*, as_json: AsJson = False) -> None:
+    """Read the configuration again and do what changed in it; what did not change is not touched."""
+    from stoker.cli.client import connect
+
+    with connect() as client:
+        difference = client.post("/reload")
+    if as_json:
+        print_json(difference)
+        return
+    words = {
+        "added": "started",
+        "removed": "stopped",
+        "changed": "restarted",
+        "updated": "changed while it runs",
+        "unchanged": "left alone",
+        "at_next_start": "waits for the next start of the gateway",
+    }
+    for name, meaning in words.items():
+        if difference.get(name):
+            print(f"{meaning}: {', '.join(difference[name])}")
 
 
 def status(*, as_json: AsJson = False) -> int:
@@ -108,6 +140,10 @@ def _running(home: Home) -> RunningGateway:
     if running is None:
         raise not_running(f"no gateway runs on {home.path}")
     return running
+
+
+def _tell_of(running: RunningGateway) -> None:
+    print(f"the gateway runs already at {running.url} (pid {running.pid})")
 
 
 def _tell(home: Home, running: RunningGateway) -> None:

@@ -7,6 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from stoker.cli.invocation import as_typed
 from stoker.cli.output import cell
 from stoker.environments import Progress as Step
 
@@ -57,4 +58,4 @@ class Display:
             self._say(text)
 
     def _say(self, text: str) -> None:
-        self._console.print(f"{self._name}: {text}", markup=False, soft_wrap=True)
+        self._console.print(f"{self._name}: {as_typed(text)}", markup=False, soft_wrap=True)

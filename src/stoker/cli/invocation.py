@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import stoker
 
 INVOKED_AS = "STOKER_INVOKED_AS"
+_COMMAND = re.compile(r"(?<!-m )(?<![\w/.-])stoker (?=(?:config|engine|gateway|plugin|runtime) [a-z])")
 
 
 def program() -> str:
@@ -20,6 +22,11 @@ def program() -> str:
     if archive() is not None:
         return f"python3 {shlex.quote(started)}"
     return "python3 -m stoker" if Path(started).name == "__main__.py" else "stoker"
+
+
+def as_typed(text: str) -> str:
+    """``text``, in which commands are called ``stoker …``, with what is typed here instead."""
+    return _COMMAND.sub(lambda _: f"{program()} ", text)
 
 
 def command() -> list[str]:

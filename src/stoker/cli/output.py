@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -10,13 +11,17 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 STYLES: Mapping[str, str] = MappingProxyType(
     {"READY": "green", "STARTING": "yellow", "DRAINING": "yellow", "ERROR": "red", "STOPPED": "dim"}
 )
+GAP = 2
+PROSE_WIDTH = 40  # a column of sentences that is narrower than this is no pleasure to read
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -25,28 +30,57 @@ def print_json(value: object) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False).encode(errors="replace").decode())
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str, prose: bool = False) -> None:
     """``rows`` under their headings; ``empty`` where there are none.
 
-    On a terminal columns wrap so that the table fits. In a pipe each row is one line, in full.
+    On a terminal columns wrap so that the table fits. ``prose`` says that the last column holds sentences: where too
+    little room is left for it, each of its cells stands below its row. In a pipe each row is one line, in full.
     """
     if not rows:
         print(empty)
         return
     texts = [[cell(value) for value in row] for row in rows]
-    if sys.stdout.isatty():
-        _print_fitting(columns, texts)
-    else:
+    if not sys.stdout.isatty():
         _print_plain(columns, texts)
+    elif prose:
+        _print_with_prose(Console(), columns, texts)
+    else:
+        Console().print(_fitting(columns, texts))
 
 
-def _print_fitting(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold", min_width=len(column))
+def _print_with_prose(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    *widths, last = (max(map(cell_len, column)) for column in zip(columns, *rows, strict=True))
+    if console.width - sum(widths) - GAP * len(widths) >= min(last, PROSE_WIDTH):
+        console.print(_fitting(columns, rows))
+        return
+    widths = _narrowed(widths, columns, console.width - GAP * (len(widths) - 1))
+    console.print(_fitting(columns[:-1], [], widths))
+    for row in rows:
+        console.print(_fitting(columns[:-1], [row[:-1]], widths, header=False))
+        if row[-1]:
+            console.print(Padding(Text(row[-1]), (0, 0, 0, GAP)))
+
+
+def _narrowed(widths: Sequence[int], columns: Sequence[str], room: int) -> list[int]:
+    """``widths``, with the widest taken down until all fit into ``room``; none gets narrower than its heading."""
+    narrowed = list(widths)
+    while sum(narrowed) > room:
+        spare = [number for number, width in enumerate(narrowed) if width > len(columns[number])]
+        if not spare:
+            break
+        narrowed[max(spare, key=narrowed.__getitem__)] -= 1
+    return narrowed
+
+
+def _fitting(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int] = (), *, header: bool = True
+) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=header)
+    for column, width in itertools.zip_longest(columns, widths):
+        table.add_column(column, overflow="fold", width=width, min_width=len(column))
     for row in rows:
         table.add_row(*(Text(text, style=STYLES.get(text, "")) for text in row))
-    Console().print(table)
+    return table
 
 
 def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -40,7 +40,7 @@ class Question:
                 await self._wait_until_ready(client)
                 await self._print_answer(client)
         except (StokerError, httpx2.HTTPError) as error:
-            warn(f"stoker: the demo got no answer: {error or type(error).__name__}")
+            warn(f"stoker: the demo got no answer: {str(error) or type(error).__name__}")
             return 1
         if not self._stay:
             return 0

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
 
-from stoker.cli.invocation import program
+from stoker.cli.invocation import as_typed, program
 from stoker.cli.tree import make_app
-from stoker.errors import NotRunningError, StokerError
+from stoker.errors import ConfigError, NotRunningError, StokerError
+from stoker.home import Home
 
 DONE, FAILED, USAGE, NOT_RUNNING, READER_GONE = 0, 1, 2, 3, 141
 
@@ -29,6 +32,8 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(f"{_plain(error)}\nThe command's own page: {_help_of(arguments)}", USAGE)
     except NotRunningError as error:
         return _fail(str(error), NOT_RUNNING)
+    except ConfigError as error:
+        return _fail(str(error), USAGE if error.source.startswith("--") else FAILED)
     except StokerError as error:
         return _fail(str(error), FAILED)
     except BrokenPipeError:
@@ -36,13 +41,27 @@ def run(arguments: Sequence[str]) -> int:
         return READER_GONE
     except OSError as error:  # a full disk, a folder that can't be written: the system's no, not a defect
         _abandon_output()
-        return _fail(f"the system refuses: {error}", FAILED)
+        return _fail(f"the system refuses: {_refusal(error)}", FAILED)
     return code if isinstance(code, int) else DONE
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"stoker: {message}", file=sys.stderr)
+    print(f"stoker: {as_typed(message)}", file=sys.stderr)
     return code
+
+
+def _refusal(error: OSError) -> str:
+    """What the system says, and what to do about it where it is about the home."""
+    if error.filename is None:
+        return str(error)
+    home = Home.from_environment(os.environ).path
+    path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+    remedy = ""
+    if path is not None and (path.is_relative_to(home) or home.is_relative_to(path)):
+        remedy = (
+            f"; Stoker keeps its state in {home}: see that you can write there, or set STOKER_HOME to another folder"
+        )
+    return f"{error.filename}: {error.strerror}{remedy}"
 
 
 def _make_output_safe() -> None:
@@ -59,6 +78,11 @@ def _abandon_output() -> None:
 
 
 def _plain(error: CycloptsError) -> str:
+    match error:
+        case UnusedCliTokensError(unused_tokens=[*words]):
+            return f"unexpected on the command line: {shlex.join(words)}"
+        case MissingArgumentError(argument=argument, keyword=None) if argument is not None and not argument.tokens:
+            return f"{argument.name} is missing"
     error.verbose = False
     return str(error).strip()
 

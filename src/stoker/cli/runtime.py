@@ -32,7 +32,8 @@ def listing(*, as_json: AsJson = False) -> None:
         print_json(rows)
         return
     table = [(row["name"], row["environment"], _size(row["size_bytes"]), row["summary"]) for row in rows]
-    print_table(("RUNTIME", "ENVIRONMENT", "SIZE", "WHAT IT NEEDS"), table, empty="there are no runtimes")
+    columns = ("RUNTIME", "ENVIRONMENT", "SIZE", "WHAT IT NEEDS")
+    print_table(columns, table, empty="there are no runtimes", prose=True)
 
 
 def install(name: Name, /) -> None:

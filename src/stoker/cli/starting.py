@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,34 +15,39 @@ from stoker.cli.engine import drain_order
 from stoker.cli.invocation import program
 from stoker.cli.options import AsJson, EngineId
 from stoker.cli.output import print_json
-from stoker.errors import ConfigError, Mistake, StokerError
+from stoker.errors import ConfigError, ConflictError, Mistake, NotFoundError, StokerError
 
 Wait = Annotated[bool, Parameter(negative="--no-wait", help="Wait until it is READY, and say what goes on.")]
 Names = Annotated[
     tuple[str, ...], Parameter("--name", help="What clients may call the model, besides MODEL; repeatable.")
 ]
-Kind = Annotated[str | None, Parameter(help="llm, embedding, rerank, …")]
-Limit = Annotated[int | None, Parameter("--max-concurrency", help="How many requests it is given at once.")]
+Kind = Annotated[str | None, Parameter(help="llm, embedding, rerank, …; else llm.")]
+Limit = Annotated[
+    int | None, Parameter("--max-concurrency", help="How many requests it is given at once; else any number.")
+]
 
 
 def start(
     model: Annotated[str, Parameter(help="What the engine loads: a name, or a path (./model.gguf).")],
     /,
     *args: Annotated[str, Parameter(help="After --: arguments for the engine; with --runtime command, the command.")],
-    runtime: Annotated[str | None, Parameter(help="Which runtime starts it; see `runtime list`.")] = None,
+    runtime: Annotated[str | None, Parameter(help="Which runtime starts it, else vllm; see `runtime list`.")] = None,
     name: Names = (),
     kind: Kind = None,
-    gpus: Annotated[int | None, Parameter(help="How many GPUs it gets.")] = None,
+    gpus: Annotated[int | None, Parameter(help="How many GPUs it gets; else none.")] = None,
     label: Annotated[str | None, Parameter(help="A name for the engine; its id is made of it.")] = None,
     port: Annotated[int | None, Parameter(help="A fixed port; else any free one.")] = None,
-    replicas: Annotated[int | None, Parameter(help="How many of them to start.")] = None,
+    replicas: Annotated[int | None, Parameter(help="How many of them to start; else one.")] = None,
     max_concurrency: Limit = None,
     env: Annotated[tuple[str, ...], Parameter(help="KEY=VALUE for its environment; repeatable.")] = (),
     wait: Wait = True,
     as_json: AsJson = False,
 ) -> None:
     """Start an engine and wait until it is READY."""
+    environment = _environment(env)
     with connect() as client:
+        if runtime is None:
+            _require_no_engine(client, model)
         spec = {
             "model": _absolute(model) if client.address.local else model,
             "runtime": runtime,
@@ -52,7 +58,8 @@ def start(
             "port": port,
             "replicas": replicas,
             "max_concurrency": max_concurrency,
-            "env": _environment(env) or None,
+            "env": environment or None,
+            "cwd": str(Path.cwd()) if runtime == "command" and not client.address.named else None,
             "command" if runtime == "command" else "args": list(args) or None,
         }
         answer = client.post("/engines/start", {key: value for key, value in spec.items() if value is not None})
@@ -135,7 +142,9 @@ def _is_ready(client: Client, engine_id: str, activity: Activity) -> bool:
             reason = f" ({info['reason']})" if info.get("reason") else ""
             raise StokerError(
                 f"engine {engine_id!r} did not become READY{reason}: {info['last_error']}\n"
-                f"Its whole log: {program()} engine logs {engine_id}"
+                + (f"Its whole log: {program()} engine logs {engine_id}\n" if _last_words(client, [engine_id]) else "")
+                + f"Try again: {program()} engine restart {engine_id}; "
+                f"take it off the list: {program()} engine stop {engine_id} --forget"
             )
         case "STOPPED":
             raise StokerError(f"engine {engine_id!r} was stopped before it was READY")
@@ -148,6 +157,16 @@ def _last_words(client: Client, waiting: Sequence[str]) -> str:
     return "".join(client.text(engine_path(waiting[0], "logs"), tail=1)).strip()
 
 
+def _require_no_engine(client: Client, model: str) -> None:
+    """Raises ConflictError where ``model`` is the id of an engine: who types that means that engine."""
+    with contextlib.suppress(NotFoundError):
+        info = client.get(engine_path(model))
+        raise ConflictError(
+            f"there is an engine {model!r} already, and it is {info['state']}; to start that one again: "
+            f"{program()} engine restart {model}; to start another one, name its --runtime"
+        )
+
+
 def _absolute(model: str) -> str:
     """``model``, made absolute if it is a path: the gateway runs in another folder."""
     path = Path(model).expanduser() if model.startswith("~/") else Path(model)
@@ -155,7 +174,7 @@ def _absolute(model: str) -> str:
 
 
 def _environment(pairs: Sequence[str]) -> dict[str, str]:
-    wrong = [Mistake("--env", f"must be KEY=VALUE, not {pair!r}") for pair in pairs if not pair.partition("=")[1]]
+    wrong = [Mistake("", f"must be KEY=VALUE, not {pair!r}") for pair in pairs if not pair.partition("=")[1]]
     if wrong:
-        raise ConfigError("the command line", wrong)
+        raise ConfigError("--env", wrong)
     return {key: value for key, _, value in (pair.partition("=") for pair in pairs)}

@@ -32,7 +32,8 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = MappingProxyTy
             {
                 "start": ("gateway:start", "Start it in the background and wait until it answers."),
                 "stop": ("gateway:stop", "Stop it and its engines, and wait until they are gone."),
-                "restart": ("gateway:restart", "Stop it, then start it again with the same arguments."),
+                "restart": ("gateway:restart", "Stop it, then start it again as it was started."),
+                "reload": ("gateway:reload", "Read stoker.toml again and do what changed in it."),
                 "status": ("gateway:status", "Show whether it runs, and where."),
                 "logs": ("gateway:logs", "Show what it logged."),
             },
@@ -41,7 +42,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = MappingProxyTy
             "Manage engines.",
             {
                 "list": ("engine:listing", "List all engines."),
-                "show": ("engine:show", "Show everything about one engine."),
+                "show": ("engine:show", "Show one engine in detail."),
                 "start": ("starting:start", "Start an engine and wait until it is READY."),
                 "register": ("starting:register", "Route to an engine that runs already, by its URL."),
                 "stop": ("engine:stop", "Drain and stop an engine."),
@@ -61,7 +62,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = MappingProxyTy
             "Install what engines need, in environments of their own.",
             {
                 "list": ("runtime:listing", "List the runtimes and their environments."),
-                "install": ("runtime:install", "Install a runtime's environment, or complete one."),
+                "install": ("runtime:install", "Install a runtime's environment, or complete it."),
                 "remove": ("runtime:remove", "Remove a runtime's environment."),
             },
         ),

@@ -60,8 +60,9 @@ def backend_of(engine: Engine, paths: frozenset[str], api_key: str | None) -> Ba
 
 
 def _detail(engine: Engine) -> str:
-    """Why it takes no requests, in one line: the first of what it said, not a page of its log."""
+    """Why it takes no requests, in one line: what happened, and the last of its log, not a page of it."""
     if engine.state is EngineState.READY:
         return ""
-    words = [engine.state.value, engine.reason, (engine.last_error or "").partition("\n")[0]]
+    lines = (engine.last_error or "").splitlines()
+    words = [engine.state.value, engine.reason, " ".join(dict.fromkeys(lines[:1] + lines[-1:]))]
     return "; ".join(word for word in words if word)

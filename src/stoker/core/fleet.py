@@ -42,7 +42,7 @@ def step(fleet: Fleet, event: e.Event, now: float) -> tuple[Fleet, Commands]:
     if isinstance(event, e.StopRequested):
         return _put(fleet, engine.engine_id, _stop(fleet, engine, event, now))
     if isinstance(event, e.SpecUpdated):
-        return fleet.having(attrs.evolve(engine, spec=event.spec)), NO_COMMANDS
+        return fleet.having(_updated(engine, event)), NO_COMMANDS
     if event.incarnation != engine.incarnation or engine.phase is Phase.NONE:
         return fleet, NO_COMMANDS  # of a dead incarnation
     handler = _HANDLERS[type(event)]
@@ -106,11 +106,15 @@ def _start(fleet: Fleet, engine: Engine | None, event: e.StartRequested, now: fl
         )
         return new, (c.Launch(new.engine_id, new.incarnation, new.spec, new.origin),)
     next_state(engine.state, Trigger.START_REQUESTED)
-    engine = attrs.evolve(engine, spec=event.spec)
+    same = (engine.spec, engine.origin) == (event.spec, event.origin)
+    watched = engine.origin is Origin.REGISTERED and engine.phase is not Phase.NONE
+    engine = attrs.evolve(engine, spec=event.spec, origin=event.origin)
     if engine.phase is Phase.NONE:
         return _launch(fleet, engine, Trigger.START_REQUESTED, now, attempts=0)
-    if engine.origin is Origin.REGISTERED:  # it is being watched already
+    if watched and same:
         return engine, (c.ProbeNow(engine.engine_id, engine.incarnation),)
+    if watched:  # at another URL, or not as a URL any more: whoever watches the old one ends first
+        return _stop(fleet, engine, e.StopRequested(engine.engine_id, 0.0, 0.0, e.AfterStop.START), now)
     # What is left of the old incarnation goes first; the restart is then due at once.
     return attrs.evolve(engine, attempts=0, restart_at=now, reason="starts again when its old processes are gone"), ()
 
@@ -131,7 +135,6 @@ def _launch(fleet: Fleet, engine: Engine, trigger: Trigger, now: float, *, attem
         drain_deadline=None,
         consecutive_failures=0,
         after_stop=e.AfterStop.STAY,
-        next_spec=None,
         endpoint=e.Endpoint(),
     )
     return engine, (c.Launch(engine.engine_id, engine.incarnation, engine.spec, engine.origin),)
@@ -151,6 +154,13 @@ def _launch_failed(fleet: Fleet, engine: Engine, event: e.LaunchFailed, now: flo
     return _stopped(fleet, gone, now, "")
 
 
+def _updated(engine: Engine, event: e.SpecUpdated) -> Engine:
+    """Of an engine that is about to come back as another spec, that one is meant."""
+    if engine.next_spec is not None:
+        return attrs.evolve(engine, next_spec=event.spec)
+    return attrs.evolve(engine, spec=event.spec)
+
+
 # Failing and recovering
 
 
@@ -160,10 +170,11 @@ def _fail(fleet: Fleet, engine: Engine, trigger: Trigger, error: str, now: float
     attempts = attempts_so_far(engine.spec, engine.attempts, engine.ready_at, now)
     limit = engine.spec.restart_limit
     restart_at = None
-    if engine.origin is Origin.REGISTERED:
+    watched = engine.origin is Origin.REGISTERED and engine.phase is not Phase.NONE
+    if watched:
         reason = "not answering; taken back when it does"
     elif not retryable:
-        reason = "can't start as it is; change what the error names, then start it"
+        reason = "can't start as it is; change what the error names, then restart it"
     elif attempts >= limit:
         reason = f"given up after {attempts} restart{'s' if attempts != 1 else ''}"
     else:
@@ -182,14 +193,14 @@ def _fail(fleet: Fleet, engine: Engine, trigger: Trigger, error: str, now: float
         startup_deadline=None,
         grace_seconds=engine.spec.stop_grace_seconds,
     )
-    if engine.phase is Phase.NONE or engine.origin is Origin.REGISTERED:
+    if engine.phase is Phase.NONE or watched:
         return engine, NO_COMMANDS
     return _stop_process(engine)
 
 
 def _probe_succeeded(_fleet: Fleet, engine: Engine, _event: e.ProbeSucceeded, now: float) -> Outcome:
     heard = attrs.evolve(engine, last_heartbeat=now, consecutive_failures=0)
-    recovers = engine.state is S.ERROR and engine.origin is Origin.REGISTERED
+    recovers = engine.state is S.ERROR and engine.origin is Origin.REGISTERED and engine.phase is not Phase.STOPPING
     if engine.state is S.STARTING or recovers:
         ready = next_state(engine.state, Trigger.PROBE_SUCCEEDED)
         heard = attrs.evolve(heard, state=ready, reason="", ready_at=now, startup_deadline=None, restart_at=None)
@@ -203,6 +214,8 @@ def _probe_failed(fleet: Fleet, engine: Engine, event: e.ProbeFailed, now: float
         if engine.origin is Origin.REGISTERED and waiting.consecutive_failures >= engine.spec.probe_failures:
             return _fail(fleet, waiting, Trigger.START_TIMED_OUT, event.error, now)
         return waiting, NO_COMMANDS
+    if engine.state is S.ERROR and engine.origin is Origin.MANAGED:
+        return engine, NO_COMMANDS  # a probe that was under way when it failed; why it failed is known better
     failing = attrs.evolve(engine, consecutive_failures=engine.consecutive_failures + 1, last_error=event.error)
     if engine.state is not S.READY or failing.consecutive_failures < engine.spec.probe_failures:
         return failing, NO_COMMANDS
@@ -281,7 +294,7 @@ def _shorten(engine: Engine, event: e.StopRequested, now: float) -> Outcome:
         drain_deadline=min(engine.drain_deadline, now + event.drain_timeout_seconds),
         grace_seconds=min(engine.grace_seconds, event.grace_seconds),
         after_stop=engine.after_stop if keep else event.after,
-        next_spec=event.next_spec,
+        next_spec=event.next_spec or engine.next_spec,
     )
     assert engine.drain_deadline is not None
     if engine.phase is Phase.STOPPING or engine.drain_deadline <= now:
@@ -312,11 +325,19 @@ def _process_stopped(fleet: Fleet, engine: Engine, event: e.ProcessStopped, now:
 def _stopped(fleet: Fleet, engine: Engine, now: float, note: str) -> Outcome:
     """From DRAINING to STOPPED, and on to what was wanted after it."""
     state = next_state(engine.state, Trigger.STOP_VERIFIED)
-    engine = attrs.evolve(engine, state=state, reason=note, drain_deadline=None, ready_at=None, endpoint=e.Endpoint())
+    engine = attrs.evolve(
+        engine,
+        state=state,
+        reason=note,
+        spec=engine.next_spec or engine.spec,
+        next_spec=None,
+        drain_deadline=None,
+        ready_at=None,
+        endpoint=e.Endpoint(),
+    )
     if engine.after_stop is e.AfterStop.FORGET:
         return None, NO_COMMANDS
     if engine.after_stop is e.AfterStop.START:
-        engine = attrs.evolve(engine, spec=engine.next_spec or engine.spec)
         return _launch(fleet, engine, Trigger.START_REQUESTED, now, attempts=0)
     return engine, NO_COMMANDS
 

@@ -34,13 +34,18 @@ _WITHOUT_RESTART_OF_A_URL = _WITHOUT_RESTART | {"names", "kind"}
 
 @attrs.frozen(kw_only=True)
 class Difference:
-    """What a reload did, as engine ids: ``changed`` are restarted, ``updated`` took their change while running."""
+    """What a reload did, as engine ids: ``changed`` are restarted, ``updated`` took their change while running.
+
+    ``at_next_start`` are the paths of other settings that changed too, such as ``gateway.policy``: Stoker has read them
+    when it started, and will again when it is started again.
+    """
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     updated: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
+    at_next_start: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)

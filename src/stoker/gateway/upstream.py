@@ -112,4 +112,5 @@ class UpstreamPool:
             while connections and connections[0][0] < now - IDLE_SECONDS:
                 connections.popleft()[1].close()
             if not connections:
-                del self._idle[base_url], self._origins[base_url]
+                del self._idle[base_url]
+                self._origins.pop(base_url, None)  # gone already where an exchange outlasted an earlier sweep

@@ -70,7 +70,8 @@ def log_change(before: Engine | None, after: Engine | None) -> None:
         return
     if before is not None and before.state is after.state:
         return
-    words = [after.reason, f"pid {after.endpoint.pid}" if after.endpoint.pid else ""]
+    reason = "" if after.reason.upper() == after.state else after.reason
+    words = [reason, f"pid {after.endpoint.pid}" if after.endpoint.pid else ""]
     detail = f" ({', '.join(filter(None, words))})" if any(words) else ""
     if after.state is EngineState.ERROR:
         log.error("%s %s%s: %s", after.engine_id, after.state, detail, after.last_error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -15,13 +16,14 @@ import trio
 from stoker.contracts import EngineRuntime
 from stoker.core import events as e
 from stoker.core.liveness import Verdict
-from stoker.errors import LaunchError, PermanentLaunchError
+from stoker.errors import LaunchError, PermanentLaunchError, StokerError
 from stoker.model import Activity, EngineSpec, LaunchPlan, Origin, Placement
 from stoker.supervise import logs, probe
 from stoker.supervise.placing import Placer
 from stoker.supervise.process import EngineProcess, spawn
 
 STARTING_PROBE_SECONDS = 0.25
+SUSPECTED_PROBE_SECONDS = 0.5  # between probes that somebody asks for: one hiccup must not count as three
 CRASH_GRACE_SECONDS = 2.0  # for engines of a supervisor that is itself coming down
 
 
@@ -89,7 +91,7 @@ class Incarnation:
             self._process.hurry(grace_seconds)
 
     def ask_to_probe(self) -> None:
-        """Probe at once."""
+        """Probe at once, or half a second after the last time."""
         self._probe_asked.set()
 
     async def run(self) -> None:
@@ -100,11 +102,12 @@ class Incarnation:
             try:
                 placement = await self.around.placer.place(self.engine_id, self.spec)
                 plan, port = await self._launch(placement)
-            except LaunchError as error:
+                endpoint = self._endpoint(plan, port, placement)
+            except (StokerError, OSError, httpx2.InvalidURL) as error:  # a full disk must not cost the other engines
                 retryable = not isinstance(error, PermanentLaunchError)
                 self.dispatch(e.LaunchFailed(self.engine_id, self.number, str(error), retryable))
                 return
-            self.dispatch(e.Launched(self.engine_id, self.number, self._endpoint(plan, port, placement)))
+            self.dispatch(e.Launched(self.engine_id, self.number, endpoint))
             await self._watch(plan)
         finally:
             with trio.CancelScope(shield=True):
@@ -113,7 +116,7 @@ class Incarnation:
         self.dispatch(e.ProcessStopped(self.engine_id, self.number, note))
 
     async def _launch(self, placement: Placement) -> tuple[LaunchPlan, int]:
-        port = self.spec.port or free_port(placement.host)
+        port = free_port(placement.host, self.spec.port or 0)
         plan = await trio.to_thread.run_sync(self._plan, placement, port)
         if plan.argv:
             log = self.around.log_of(self.engine_id)
@@ -153,7 +156,10 @@ class Incarnation:
     async def _report_exit(self, process: EngineProcess) -> None:
         status = await process.wait()
         log = self.around.log_of(self.engine_id)
-        text = await trio.to_thread.run_sync(lambda: logs.tail(log, since=self._log_start))
+        try:
+            text = await trio.to_thread.run_sync(lambda: logs.tail(log, since=self._log_start))
+        except OSError as error:
+            text = f"(its log can't be read: {error})"
         self.dispatch(e.ProcessExited(self.engine_id, self.number, status, logs.excerpt(text)))
 
     async def _probe_for_ever(self, plan: LaunchPlan) -> None:
@@ -168,13 +174,17 @@ class Incarnation:
         )
         while True:
             self._probe_asked = trio.Event()
+            began = trio.current_time()
             self._report_probe(await prober.probe())
             quick = self._starting and self.origin is Origin.MANAGED
             pause = STARTING_PROBE_SECONDS if quick else self.spec.probe_interval_seconds
             with trio.move_on_after(pause):
                 await self._probe_asked.wait()
+                await trio.sleep_until(began + SUSPECTED_PROBE_SECONDS)
 
     def _report_probe(self, result: probe.ProbeResult) -> None:
+        if self._stop_asked.is_set():  # what it says while it ends must not hide why it ended
+            return
         if result.verdict is Verdict.ALIVE:
             self._starting = False
             self.dispatch(e.ProbeSucceeded(self.engine_id, self.number))
@@ -188,16 +198,28 @@ class Incarnation:
             return ""
         grace = CRASH_GRACE_SECONDS if self._grace_seconds is None else self._grace_seconds
         notes = [await self._process.stop(grace)]
+        if self._stop_asked.is_set() and self._process.status is not None:
+            self.dispatch(e.ProcessExited(self.engine_id, self.number, self._process.status))
         if placement.gpus:
             notes.append(await self.around.placer.memory_back(placement.gpus, self._process.seen))
         return "; ".join(filter(None, notes))
 
 
-def free_port(host: str) -> int:
-    """A TCP port that nobody listens on at this moment."""
+def free_port(host: str, wanted: int = 0) -> int:
+    """A TCP port that nobody listens on at this moment: the ``wanted`` one, or any (0).
+
+    Raises :class:`LaunchError` where somebody listens there: the readiness probe would take him for the engine.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe_socket:
-        probe_socket.bind((host, 0))
+        if wanted:  # what its last bearer left in TIME_WAIT is no obstacle
+            probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe_socket.bind((host, wanted))
+        except OSError as error:
+            if not wanted or error.errno != errno.EADDRINUSE:
+                raise
+            raise LaunchError(f"port {wanted} is in use; stop what listens there, or choose another port") from error
         port: int = probe_socket.getsockname()[1]
         return port
 

@@ -31,15 +31,19 @@ async def end_leftovers(home_digest: str) -> Leftovers:
     if not proctable.HAS_PROC:
         return Leftovers((), ())
     prefix = f"{home_digest}:"
+    found: dict[tuple[int, int], proctable.ProcessEntry] = {}
 
     def scan() -> list[proctable.ProcessEntry]:
-        return proctable.members(None, lambda mark: mark.startswith(prefix))
+        # Whoever was found once is watched to its end: those that showed the way to it may end before it does.
+        for entry in proctable.members(None, lambda mark: mark.startswith(prefix)):
+            found[entry.pid, entry.started] = entry
+        return proctable.still_there(found.values())
 
-    found = left = await trio.to_thread.run_sync(scan)
+    left = await trio.to_thread.run_sync(scan)
     for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
         await trio.to_thread.run_sync(proctable.send, left, number)
         with trio.move_on_after(seconds):
             while left:
                 await trio.sleep(0.05)
                 left = await trio.to_thread.run_sync(scan)
-    return Leftovers(tuple(entry.pid for entry in found), tuple(entry.pid for entry in left))
+    return Leftovers(tuple(pid for pid, _ in found), tuple(entry.pid for entry in left))

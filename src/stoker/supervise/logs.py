@@ -10,14 +10,23 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import trio
 
 EXCERPT_LINES = 12
+FIRST_CAUSES, LAST_CAUSES = 3, 3  # what follows from an error is often told at more length than the error
+LONGEST_LINE = 400  # characters: vLLM prints its whole configuration in one line
 READ_BYTES = 256 * 1024
+# How vLLM begins its lines: (EngineCore pid=7) ERROR 10-01 12:00:00 [core.py:900]
+_PREFIX = re.compile(r"(?:\(\w+ pid=\d+\) ?)?(?:(?P<level>[A-Z]+) \d\S* \S+ \[[^\]]*\] ?)?")
 _CAUSE = re.compile(r"\b(?:[A-Z]\w*(?:Error|Exception|Interrupt)|error|fatal|Killed)\b[^\n]*:")
+_HARMLESS = frozenset({"DEBUG", "INFO", "WARNING"})
+_GRAVE = frozenset({"ERROR", "CRITICAL", "FATAL"})
+_FRAME = re.compile(r'  File "[^"]*", line \d+')
+_AROUND_FRAMES = re.compile(r"Traceback \(most recent call last\):|\s*[~^]+$")
+_SERVED = re.compile(r'"[A-Z]+ \S+ HTTP/[\d.]+" 2\d\d\b')
 
 
 def open_for_append(path: Path) -> int:
@@ -43,7 +52,10 @@ def rotate(path: Path, max_bytes: int) -> bool:
             return False
     except FileNotFoundError:
         return False
-    shutil.copyfile(path, path.with_name(f"{path.name}.1"))
+    older = path.with_name(f"{path.name}.1")
+    older.unlink(missing_ok=True)
+    with path.open("rb") as source, os.fdopen(open_for_append(older), "wb") as copy:
+        shutil.copyfileobj(source, copy)
     os.truncate(path, 0)
     return True
 
@@ -69,13 +81,43 @@ def _tail_and_end(path: Path, lines: int | None, since: int = 0) -> tuple[str, i
 def excerpt(text: str) -> str:
     """What somebody needs to see of a log to know why its engine ended: the errors in it, then its last lines.
 
-    The true cause is rarely in the last line: vLLM prints it from its core, then a page of tracebacks.
+    The true cause is rarely in the last line: vLLM prints it from its core, then a page of tracebacks. So their frames
+    are left out, and the lines that say that a request was served.
     """
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    lines = _without_frames(lines) or lines
     end = lines[-EXCERPT_LINES:]
-    causes = [line for line in lines[:-EXCERPT_LINES] if _CAUSE.search(line)]
-    causes = list(dict.fromkeys(causes))[-4:]
-    return "\n".join(causes + (["…"] if causes else []) + end)
+    told = {_message(line) for line in end}
+    causes: dict[str, str] = {}
+    for line in lines[:-EXCERPT_LINES]:
+        if _tells_a_cause(line) and _message(line) not in told:
+            causes.setdefault(_message(line), line)
+    chosen = list(causes.values())
+    if len(chosen) > FIRST_CAUSES + LAST_CAUSES:
+        chosen[FIRST_CAUSES:-LAST_CAUSES] = []
+    return "\n".join(line[:LONGEST_LINE] for line in chosen + (["…"] if chosen else []) + end)
+
+
+def _message(line: str) -> str:
+    """A line without time and process, which differ where several processes say the same."""
+    return _PREFIX.sub("", line, count=1)
+
+
+def _tells_a_cause(line: str) -> bool:
+    prefix = _PREFIX.match(line)
+    level = None if prefix is None else prefix["level"]
+    return level in _GRAVE or (level not in _HARMLESS and _CAUSE.search(line) is not None)
+
+
+def _without_frames(lines: Sequence[str]) -> list[str]:
+    kept = []
+    in_frame = False
+    for line in lines:
+        message = _message(line)
+        in_frame = _FRAME.match(message) is not None or (in_frame and message.startswith("    "))
+        if not in_frame and not _AROUND_FRAMES.match(message) and not _SERVED.search(message):
+            kept.append(line)
+    return kept
 
 
 async def follow(path: Path, lines: int) -> AsyncIterator[bytes]:

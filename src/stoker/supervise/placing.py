@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from stoker.contracts import GpuScheduler
-from stoker.errors import LaunchError
+from stoker.errors import LaunchError, PermanentLaunchError
 from stoker.model import EngineSpec, GpuReport, Placement, Refusal
 
 MEMORY_BACK_SECONDS = 30.0
@@ -37,12 +37,21 @@ class Placer:
         report = await trio.to_thread.run_sync(self.read_gpus)
         # From here to the reservation there is no await: two engines can't be given one GPU.
         if not report.gpus:
-            raise LaunchError(f"it wants {spec.gpus} GPUs and there are none: {report.reason or 'NVML lists no GPU'}")
-        placed = self.scheduler.place(spec, report.gpus, self._reservations())
+            wanted = f"{spec.gpus} GPU{'s' if spec.gpus != 1 else ''}"
+            raise PermanentLaunchError(f"it wants {wanted} and there are none: {report.reason or 'NVML lists no GPU'}")
+        placed = self._ask_scheduler(spec, report)
         if isinstance(placed, Refusal):
             raise LaunchError(f"no GPUs for it: {placed.reason}")
         self._held[engine_id] = placed.gpus
         return attrs.evolve(placed, python=python)
+
+    def _ask_scheduler(self, spec: EngineSpec, report: GpuReport) -> Placement | Refusal:
+        try:
+            return self.scheduler.place(spec, report.gpus, self._reservations())
+        except Exception as error:  # the plugin boundary: a scheduler's defect costs the engine, and is named
+            raise LaunchError(
+                f"scheduler {self.scheduler.name!r} could not place it: {type(error).__name__}: {error}"
+            ) from error
 
     def release(self, engine_id: str) -> None:
         """The engine is gone; its GPUs are free."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 
 import attrs
@@ -11,6 +12,10 @@ import trio
 from stoker.core.liveness import Verdict, judge
 from stoker.model import Activity, EngineLoad, EngineSpec, LaunchPlan
 
+log = logging.getLogger("stoker.supervise")
+
+# UnicodeError: a host name that IDNA can't write, or a key that a header can't carry.
+BROKEN = (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError)
 TOKEN_PATIENCE = 4  # a token takes longer than a health answer
 
 
@@ -36,9 +41,10 @@ class Prober:
     _busy_since: float | None = None
     _counter: float | None = None
     _counter_moved_at: float = 0.0
+    _complained: bool = False
 
     async def probe(self) -> ProbeResult:
-        """One round. Takes at most the probe's time-out, or four times as long where a token is asked for."""
+        """One round. Takes at most twice the probe's time-out, and four of them more where a token is asked for."""
         error, timed_out = await self._ask_health()
         now = trio.current_time()
         activity = self.activity()
@@ -69,13 +75,23 @@ class Prober:
     async def _look_at_counters(self, path: str, now: float) -> None:
         """A long prefill sends no byte for minutes, but its counters move."""
         try:
-            answer = await self._get(path)
-        except httpx2.HTTPError:
+            with trio.fail_after(self.spec().probe_timeout_seconds):
+                answer = await self._get(path)
+        except (trio.TooSlowError, *BROKEN):
             return
-        progress = self.scrape(answer.text).progress
+        progress = self._progress_in(answer.text)
         if self._counter is not None and progress != self._counter:
             self._counter_moved_at = now
         self._counter = progress
+
+    def _progress_in(self, text: str) -> float:
+        try:
+            return self.scrape(text).progress
+        except Exception:  # the plugin boundary: a runtime that can't read its metrics has none
+            if not self._complained:
+                self._complained = True
+                log.exception("the metrics of %s can't be read, and count as no progress", self.plan.base_url)
+            return 0.0
 
     async def _ask_health(self) -> tuple[str, bool]:
         """An error, empty when the engine answered as it should; and whether it was a time-out."""
@@ -85,8 +101,8 @@ class Prober:
                 answer = await self._get(path)
         except (trio.TooSlowError, httpx2.TimeoutException):
             return f"{path} did not answer within {self.spec().probe_timeout_seconds:g} s", True
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            return f"{path}: {error or type(error).__name__}", False
+        except BROKEN as error:
+            return f"{path}: {str(error) or type(error).__name__}", False
         if answer.status_code != httpx2.codes.OK:
             return f"{path} answered {answer.status_code}", False
         return "", False
@@ -102,9 +118,10 @@ class Prober:
         try:
             with trio.fail_after(patience):
                 answer = await self.client.post(url, json=dict(self.plan.token_probe.body), headers=dict(self.headers))
-        except (trio.TooSlowError, httpx2.HTTPError) as error:
-            why = f"a one-token request failed too ({error or type(error).__name__})"
-            return ProbeResult(Verdict.FAILED, f"{told}; {why}", stalled=True)
+        except (trio.TooSlowError, *BROKEN) as error:
+            slow = isinstance(error, trio.TooSlowError)
+            what = f"no answer within {patience:g} s" if slow else str(error) or type(error).__name__
+            return ProbeResult(Verdict.FAILED, f"{told}; a one-token request failed too ({what})", stalled=True)
         if answer.status_code >= httpx2.codes.INTERNAL_SERVER_ERROR:
             return ProbeResult(Verdict.FAILED, f"{told}; a one-token request got {answer.status_code}", stalled=True)
         self._busy_since = trio.current_time()

@@ -37,18 +37,30 @@ class EngineProcess:
         """The pids of every member that a stop came across."""
         return frozenset(self._seen)
 
+    @property
+    def status(self) -> ExitStatus | None:
+        """How the first process of the tree ended, as soon as a wait or a stop saw it end."""
+        return self._status
+
     async def wait(self) -> ExitStatus:
         """Wait until the first process of the tree ends, and say how. Cancelling stops only the waiting."""
         while self._status is None:
-            if hasattr(os, "pidfd_open"):
-                await self._wait_by_pidfd()
-            else:  # macOS
+            handle = self._open_pidfd()
+            if handle is None:
                 await trio.sleep(0.1)
+            else:
+                await self._wait_by_pidfd(handle)
             self._reap()
         return self._status
 
-    async def _wait_by_pidfd(self) -> None:
-        handle = os.pidfd_open(self.pid)  # not yet reaped, so the pid is still its own
+    def _open_pidfd(self) -> int | None:
+        """None where there are none (macOS) or none are left."""
+        try:
+            return os.pidfd_open(self.pid)  # not yet reaped, so the pid is still its own
+        except (AttributeError, OSError):
+            return None
+
+    async def _wait_by_pidfd(self, handle: int) -> None:
         try:
             await trio.lowlevel.wait_readable(handle)
         finally:
@@ -124,7 +136,8 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], cwd: str | None, log: Pat
     """
     if cwd is not None and not Path(cwd).is_dir():
         raise PermanentLaunchError(f"the working folder {cwd!r} does not exist; create it or change `cwd`")
-    if shutil.which(argv[0], path=env.get("PATH")) is None:
+    program = os.path.join(cwd or "", argv[0]) if os.sep in argv[0] else argv[0]  # noqa: PTH118 - keeps "./"
+    if shutil.which(program, path=env.get("PATH")) is None:
         raise PermanentLaunchError(f"there is no executable {argv[0]!r}; install it, or name it with its whole path")
     output = open_for_append(log)
     try:

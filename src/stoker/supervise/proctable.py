@@ -1,7 +1,9 @@
 """Finds every process of an engine, also those that left its session, and signals them without hitting a stranger.
 
 Three signs make a process a member: the session of the engine's first process, the marker in its environment (kept
-across ``setsid`` and double forks), and a parent that is a member. Everything here blocks: call it in a thread.
+across ``setsid`` and double forks), and a parent or a session that a member has. The last is needed because a process
+that writes a title for itself (vLLM's core and workers do) writes over its environment. Everything here blocks: call it
+in a thread.
 """
 
 from __future__ import annotations
@@ -37,10 +39,10 @@ class ProcessEntry:
 
 
 def read_entry(pid: int) -> ProcessEntry | None:
-    """The entry of ``pid``, or None where there is no such process (any more)."""
+    """The entry of ``pid``, or None where there is no such process (any more) that we may see."""
     try:
         stat = (PROC / str(pid) / "stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # the last: another user's, under hidepid
         return None
     # The command's name stands in parentheses and may itself hold any character.
     fields = stat[stat.rindex(b")") + 2 :].split()
@@ -69,14 +71,25 @@ def read_mark(pid: int) -> str | None:
 
 
 def members(session: int | None, is_mark: Callable[[str], bool]) -> list[ProcessEntry]:
-    """The living processes that are in ``session``, carry a marker that ``is_mark`` knows, or descend from such."""
+    """The living processes that are in ``session``, carry a marker that ``is_mark`` knows, or belong to such.
+
+    To belong is to descend from one, or to be in one's session. Our own session is nobody's.
+    """
     table = process_table()
+    nobodys = {0, os.getsid(0)}  # 0: of a session outside our container
     found = {entry.pid for entry in table if entry.session == session or _is_marked(entry, is_mark)}
     while True:
-        children = {entry.pid for entry in table if entry.parent in found} - found
-        if not children:
+        sessions = {entry.session for entry in table if entry.pid in found} - nobodys
+        more = {entry.pid for entry in table if entry.parent in found or entry.session in sessions} - found
+        if not more:
             return [entry for entry in table if entry.pid in found and not entry.gone]
-        found |= children
+        found |= more
+
+
+def still_there(entries: Iterable[ProcessEntry]) -> list[ProcessEntry]:
+    """Those of ``entries`` that live yet."""
+    now = [(entry, read_entry(entry.pid)) for entry in entries]
+    return [entry for entry, later in now if later is not None and later.started == entry.started and not later.gone]
 
 
 def _is_marked(entry: ProcessEntry, is_mark: Callable[[str], bool]) -> bool:

@@ -71,8 +71,8 @@ class Supervisor:
         return self._describe(self._engine(engine_id))
 
     def specs(self) -> Mapping[str, EngineSpec]:
-        """The spec of every engine, by id."""
-        return {engine_id: engine.spec for engine_id, engine in self._fleet.engines.items()}
+        """The spec of every engine, by id; of one that is being restarted, the one it will have."""
+        return {engine_id: engine.next_spec or engine.spec for engine_id, engine in self._fleet.engines.items()}
 
     # What shall be there
 
@@ -98,11 +98,15 @@ class Supervisor:
         return tuple(wanted)
 
     def start_again(self, engine_id: str) -> None:
-        """Start an engine that is STOPPED or in ERROR. Raises :class:`ConflictError` when it runs."""
+        """Start an engine that is STOPPED or in ERROR.
+
+        Raises :class:`ConflictError` when it runs, or its names were given away meanwhile.
+        """
         self._check_staying()
         engine = self._engine(engine_id)
         if engine.state in _RUNNING:
             raise ConflictError(f"engine {engine_id!r} is {engine.state} already")
+        self.check_names(engine.spec, besides=(engine_id,))
         self._dispatch(e.StartRequested(engine_id, engine.spec, engine.origin))
 
     def register(self, spec: EngineSpec, engine_id: str | None = None) -> str:
@@ -180,13 +184,15 @@ class Supervisor:
         Engines that are on their way out, and those ``besides``, give their names up.
         """
         for other in self._fleet.engines.values():
-            if other.state in (EngineState.DRAINING, EngineState.STOPPED) or other.engine_id in besides:
+            leaves = other.state in (EngineState.DRAINING, EngineState.STOPPED) and not other.expected
+            if leaves or other.engine_id in besides:
                 continue
-            shared = set(spec.all_names) & set(other.spec.all_names)
-            if shared and other.spec.model != spec.model:
+            theirs = other.next_spec or other.spec
+            shared = set(spec.all_names) & set(theirs.all_names)
+            if shared and theirs.model != spec.model:
                 names = ", ".join(map(repr, sorted(shared)))
                 raise ConflictError(
-                    f"clients know {other.spec.model!r} (engine {other.engine_id!r}) as {names} already; "
+                    f"clients know {theirs.model!r} (engine {other.engine_id!r}) as {names} already; "
                     f"give {spec.model!r} other names"
                 )
 

@@ -91,7 +91,6 @@ def _too_large(limit: int) -> Answer:
     return error(413, message, code="request_too_large")
 
 
-@attrs.frozen
 def _before_the_body(answer: Answer, scope: HTTPScope) -> Answer:
     """Such an answer ends the connection, and says so: a client that reused it would find it closed."""
     announced = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
@@ -100,6 +99,7 @@ def _before_the_body(answer: Answer, scope: HTTPScope) -> Answer:
     return attrs.evolve(answer, headers=[*answer.headers, (b"connection", b"close")])
 
 
+@attrs.frozen
 class _AsgiSink:
     """Sends an answer as ASGI messages. A server closes the connection of an answer that has no last one."""
 

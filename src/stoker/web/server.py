@@ -23,6 +23,7 @@ BACKLOG = 1024
 KEEP_ALIVE_SECONDS = 75.0
 LONGEST_HEAD = 64 * 1024
 BREATH_SECONDS = 0.1
+HURRIED_SECONDS = 0.5  # enough to say why an answer ends
 
 
 async def serve(
@@ -92,7 +93,8 @@ class Server:
         self._accepting.cancel()
 
     def hurry(self) -> None:
-        """Cut off all connections at once, if the server is shutting down."""
+        """Cut off all connections: now, if the server is shutting down, or soon after it does."""
+        self._drain_seconds = min(self._drain_seconds, HURRIED_SECONDS)
         if self._accepting.cancel_called:
             self._draining.cancel()
 
