@@ -160,7 +160,7 @@ class Program:
         client = await trio.to_thread.run_sync(probe.make_client)
         async with client, trio.open_nursery() as engines:
             supervisor = self._make_supervisor(table, client, engines)
-            operations = Operations(supervisor, read_gpus, self._about(), self.config_path)
+            operations = Operations(supervisor, self.registry, read_gpus, self._about(), self.config_path)
             engines.start_soon(self._obey_signals)
             engines.start_soon(supervisor.run_timer)
             engines.start_soon(supervisor.rotate_logs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import trio
 from stoker import config
 from stoker.core.naming import expand
 from stoker.core.reload import Difference, plan_reload
-from stoker.errors import ConfigError, ConflictError, Mistake, StokerError
-from stoker.model import EngineSpec, GpuReport
+from stoker.errors import ConfigError, ConflictError, Mistake
+from stoker.model import EngineSpec, EngineState, GpuReport
 from stoker.settings import Settings
 from stoker.supervise.supervisor import Supervisor
 
@@ -23,6 +23,7 @@ class Operations:
     """The configuration, the machine and the program itself, as the management side asks for them."""
 
     supervisor: Supervisor
+    registry: config.Provided
     read_gpus: Callable[[], GpuReport]
     about: Mapping[str, Any]
     config_path: Path | None = None
@@ -67,19 +68,28 @@ class Operations:
         return plan.difference
 
     def _check(self, settings: Settings) -> Mapping[str, EngineSpec]:
-        mistakes = []
-        for index, spec in enumerate(settings.engines):
-            try:
-                self.supervisor.check(spec)
-                self.supervisor.check_names(spec, besides=self._configured)
-            except ConfigError as error:
-                mistakes += [Mistake(f"engine[{index}]", mistake.message) for mistake in error.mistakes]
-            except StokerError as error:
-                mistakes.append(Mistake(f"engine[{index}]", str(error)))
+        """The engines that ``settings`` want, by id. Raises :class:`ConfigError` with all that is in their way."""
+        wanted = expand(settings.engines)
+        mistakes = [*config.check_against(settings, self.registry), *self._collisions(settings, wanted)]
         if mistakes:
             raise ConfigError(str(self.config_path or "the configuration"), mistakes)
-        others = [engine_id for engine_id in self.supervisor.specs() if engine_id not in self._configured]
-        return expand(settings.engines, taken=others)
+        return wanted
+
+    def _collisions(self, settings: Settings, wanted: Mapping[str, EngineSpec]) -> Iterator[Mistake]:
+        """With engines that are not the configuration's. An id is never moved aside: it would move back some day."""
+        for index, spec in enumerate(settings.engines):
+            try:
+                self.supervisor.check_names(spec, besides=self._configured)
+            except ConflictError as error:
+                yield Mistake(f"engine[{index}]", str(error))
+        for engine_id in wanted:
+            if engine_id not in self._configured and engine_id in self.supervisor.specs():
+                yield Mistake("engine", f"the id {engine_id!r} is another engine's; {self._way_out(engine_id)}")
+
+    def _way_out(self, engine_id: str) -> str:
+        if self.supervisor.info(engine_id).state is EngineState.DRAINING:
+            return "it is DRAINING; try again when it is gone"
+        return "stop and forget that one, or give this one another label"
 
     def shutting_down(self) -> bool:
         """Whether the program is on its way out."""

@@ -15,12 +15,15 @@ from stoker.core.reload import Difference
 from stoker.errors import ConfigError, ConflictError
 from stoker.model import EngineSpec, EngineState, Gpu, GpuProcess, GpuReport
 from stoker.operations import Operations
+from stoker.plugins import build_plugin_manager, build_registry
 from stoker.supervise.supervisor import Supervisor
 from stoker.testing.engines import fake_engine_env, fake_engine_spec
 
 from ..supervise.conftest import OpenSupervisor, home, open_supervisor
 
 __all__ = ["home", "open_supervisor"]
+
+REGISTRY = build_registry(build_plugin_manager(load_entry_points=False))
 
 
 def engine(label: str, model: str = "fake", **fields: object) -> str:
@@ -51,7 +54,7 @@ class File:
 
 @asynccontextmanager
 async def started(supervisor: Supervisor, file: File) -> AsyncIterator[Operations]:
-    operations = Operations(supervisor, GpuReport, {}, file.path)
+    operations = Operations(supervisor, REGISTRY, GpuReport, {}, file.path)
     for engine_id in operations.start_configured(config.load(file.path)):
         assert (await supervisor.wait_until_settled(engine_id)).state is EngineState.READY
     yield operations
@@ -90,7 +93,10 @@ async def test_a_reload_with_a_mistake_changes_nothing(open_supervisor: OpenSupe
         file.write(engine("two", runtime="vlm"), engine("three", command=[]))
         with pytest.raises(ConfigError) as caught:
             await operations.reload()
-        assert [mistake.path for mistake in caught.value.mistakes] == ["engine[0]", "engine[1]"]
+        assert [mistake.path for mistake in caught.value.mistakes] == ["engine[0].runtime", "engine[1]"]
+        file.write('scheduler = "none"\n[gateway]\npolicy = "round-robbin"\n')
+        with pytest.raises(ConfigError, match="no policy 'round-robbin'"):
+            await operations.reload()
         file.write("[[engine]\n")
         with pytest.raises(ConfigError):
             await operations.reload()
@@ -112,10 +118,24 @@ async def test_a_model_can_be_replaced_under_its_name_but_a_name_not_taken(
             await operations.reload()
 
 
+async def test_an_id_is_never_moved_aside(open_supervisor: OpenSupervisor, tmp_path: Path) -> None:
+    """An engine that was renamed around another one would be restarted under its own name when that one goes."""
+    file = File(tmp_path / "stoker.toml")
+    file.write(engine("one"))
+    async with open_supervisor() as supervisor, started(supervisor, file) as operations:
+        supervisor.start(fake_engine_spec(), "two")
+        file.write(engine("one"), engine("two"))
+        with pytest.raises(ConfigError, match="the id 'two' is another engine's; stop and forget that one"):
+            await operations.reload()
+        supervisor.stop("two", forget=True)
+        assert await supervisor.wait_until_stopped("two") is None
+        assert (await operations.reload()).added == ("two",)
+
+
 async def test_without_a_file_there_is_nothing_to_read_again(open_supervisor: OpenSupervisor) -> None:
     async with open_supervisor() as supervisor:
         with pytest.raises(ConflictError, match="without a configuration file"):
-            await Operations(supervisor, GpuReport, {}).reload()
+            await Operations(supervisor, REGISTRY, GpuReport, {}).reload()
 
 
 async def test_gpus_are_shown_with_the_engines_that_hold_them(open_supervisor: OpenSupervisor) -> None:
@@ -131,7 +151,7 @@ async def test_gpus_are_shown_with_the_engines_that_hold_them(open_supervisor: O
             memory_used=1,
             processes=(GpuProcess(pid=info.pid), GpuProcess(pid=1)),
         )
-        report = await Operations(supervisor, lambda: GpuReport(gpus=(gpu,)), {}).gpus()
+        report = await Operations(supervisor, REGISTRY, lambda: GpuReport(gpus=(gpu,)), {}).gpus()
         assert [process.engine_id for process in report.gpus[0].processes] == [engine_id, None]
 
 
@@ -154,7 +174,7 @@ async def test_a_reload_says_what_only_a_new_start_takes_up(open_supervisor: Ope
     file.write(engine("a"))
     async with open_supervisor() as supervisor, started(supervisor, file) as operations:
         file.write(
-            'scheduler = "spread"', "[gateway]\nqueue_size = 3", '[runtime.vllm]\npython = "/v/python"', engine("a")
+            'scheduler = "none"', "[gateway]\nqueue_size = 3", '[runtime.vllm]\npython = "/v/python"', engine("a")
         )
         assert await operations.reload() == Difference(
             unchanged=("a",), at_next_start=("gateway.queue_size", "runtime.vllm", "scheduler")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+import signal
+from collections.abc import Callable
+from types import FrameType, TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -11,9 +13,12 @@ from stoker.cli.invocation import as_typed
 from stoker.cli.output import cell
 from stoker.environments import Progress as Step
 
+# A closed terminal or a stopped session ends an installation as Ctrl-C does: with pip and its compilers.
+INTERRUPTING = (signal.SIGTERM, signal.SIGHUP)
+
 
 class Display:
-    """A context manager; :meth:`show` takes each step as it comes."""
+    """A context manager in the main thread; :meth:`show` takes each step as it comes."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -29,8 +34,13 @@ class Display:
         self._task: TaskID | None = None
         self._last_step = ""
         self._last_text = ""
+        self._handlers: dict[
+            signal.Signals, signal.Handlers | Callable[[int, FrameType | None], object] | int | None
+        ] = {}
 
     def __enter__(self) -> Display:
+        for number in INTERRUPTING:
+            self._handlers[number] = signal.signal(number, signal.default_int_handler)
         if self._console.is_terminal:
             self._task = self._bars.add_task(f"{self._name}: installing", total=None)
             self._bars.start()
@@ -39,6 +49,8 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
         if self._task is not None:
             self._bars.stop()
             if error is not None:  # the bar is wiped away, but where it ended is worth knowing

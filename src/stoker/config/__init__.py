@@ -1,6 +1,6 @@
 """``stoker.toml``, and specs sent as JSON, read into records. Every mistake is reported at once, with its path."""
 
-from stoker.config.against import check_against
+from stoker.config.against import Provided, check_against
 from stoker.config.listen import Listen, parse_listen
 from stoker.config.reading import load, parse, spec_from_json, with_listen
 from stoker.config.schema import schema
@@ -8,6 +8,7 @@ from stoker.config.writing import to_toml
 
 __all__ = [
     "Listen",
+    "Provided",
     "check_against",
     "load",
     "parse",

@@ -46,8 +46,13 @@ def _mistakes(settings: Settings, provided: Provided) -> Iterator[Mistake]:
 
 
 def _spec(spec: EngineSpec, runtimes: Mapping[str, EngineRuntime], path: str) -> Iterator[Mistake]:
-    unknown = list(_name(join(path, "runtime"), "runtime", spec.runtime, runtimes))
-    yield from unknown or (Mistake(path, complaint) for complaint in runtimes[spec.runtime].check(spec))
+    if spec.runtime not in runtimes:
+        yield from _name(join(path, "runtime"), "runtime", spec.runtime, runtimes)
+        return
+    try:
+        yield from [Mistake(path, complaint) for complaint in runtimes[spec.runtime].check(spec)]
+    except Exception as error:  # noqa: BLE001 - the plugin boundary: a runtime that breaks is named, the rest checked
+        yield Mistake(path, f"runtime {spec.runtime!r} broke when it was asked about this: {error!r}")
 
 
 def _name(path: str, what: str, name: str, known: Collection[str]) -> Iterator[Mistake]:

@@ -25,6 +25,7 @@ from stoker.model import EnvironmentSpec
 
 FORMAT = 1
 RECORD = "complete.json"
+KEYS = frozenset({"spec", "platform", "python_version", "versions", "installed_at", "size_bytes"})
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
@@ -79,14 +80,14 @@ class Place:
         return tuple(self.folder.glob("lib/python3*/site-packages"))
 
     def read(self) -> dict[str, Any] | None:
-        """The record; None where there is none, none that can be read, or no interpreter any more."""
+        """The record; None where there is none, none that is whole, or no interpreter any more."""
         try:
             record = json.loads((self.folder / RECORD).read_bytes())
         except (OSError, ValueError):
             return None
         if not isinstance(record, dict) or record.get("format") != FORMAT or not self.python.is_file():
             return None
-        return record
+        return record if record.keys() >= KEYS else None
 
     def complete(self, spec: EnvironmentSpec | None = None) -> Installed | None:
         """The environment, if it is complete, for this platform and, where one is given, for exactly ``spec``."""

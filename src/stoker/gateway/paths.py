@@ -9,8 +9,11 @@ _EXACT = frozenset(
         "/v1/embeddings",
         "/v1/responses",
         "/v1/messages",
+        "/v1/messages/count_tokens",
         "/v1/rerank",
         "/v1/score",
+        "/classify",
+        "/pooling",
         "/tokenize",
         "/detokenize",
     }

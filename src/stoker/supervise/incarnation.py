@@ -200,7 +200,7 @@ class Incarnation:
         notes = [await self._process.stop(grace)]
         if self._stop_asked.is_set() and self._process.status is not None:
             self.dispatch(e.ProcessExited(self.engine_id, self.number, self._process.status))
-        if placement.gpus:
+        if placement.gpus and self._grace_seconds != 0:  # whoever hurries does not wait for memory either
             notes.append(await self.around.placer.memory_back(placement.gpus, self._process.seen))
         return "; ".join(filter(None, notes))
 

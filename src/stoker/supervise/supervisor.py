@@ -83,7 +83,7 @@ class Supervisor:
         :class:`ConflictError` (``engine_id`` is taken by an engine that runs).
         """
         self._check_staying()
-        self.check_names(spec)
+        self.check_names(spec, besides=(engine_id or "",))
         paths = self.check(spec)
         if engine_id is not None:
             self._check_id(engine_id, spec)
@@ -112,7 +112,7 @@ class Supervisor:
     def register(self, spec: EngineSpec, engine_id: str | None = None) -> str:
         """Route to a URL that somebody else keeps running. Raises :class:`ConflictError` for one that is known."""
         self._check_staying()
-        self.check_names(spec)
+        self.check_names(spec, besides=(engine_id or "",))
         paths = self.check(spec)
         for other in self._fleet.engines.values():
             if other.origin is Origin.REGISTERED and (other.spec.url, other.spec.model) == (spec.url, spec.model):

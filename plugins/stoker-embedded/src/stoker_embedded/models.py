@@ -65,20 +65,25 @@ def _at_home(path: str) -> str:
 
 
 def mistakes(spec: EngineSpec) -> list[str]:
-    """What is wrong with ``spec``'s model and kind, and what to write instead. Looks whether a model file is there."""
+    """What is wrong with ``spec``'s model and kind, and what to write instead."""
     if spec.kind not in PATHS:
         return [f"kind {spec.kind!r} is none that the embedded engine serves; it serves: {', '.join(PATHS)}"]
     if (model := packaged(spec.model)) is not None:
         return [] if model.kind == spec.kind else [_misfit(model, spec.kind)]
-    file = gguf_file(spec)
-    if file is None:
+    if gguf_file(spec) is None:
         there_are = ", ".join(f'"{one.name}" (or "{one.short_name}"; kind = "{one.kind}")' for one in PACKAGED)
         return [
             f"there is no model {spec.model!r} in the embedded engine; there are: {there_are}, or a path to a .gguf"
         ]
-    if not os.path.isfile(file):  # noqa: PTH113 - pathlib's raises for a name that is too long
-        return [f"model {spec.model!r}: there is no file {file}; correct the path, or put the file there"]
     return []
+
+
+def missing_file(spec: EngineSpec) -> str | None:
+    """What to say if ``spec`` names a file that is not there. Looks at the disk."""
+    file = None if packaged(spec.model) else gguf_file(spec)
+    if file is None or os.path.isfile(file):  # noqa: PTH113 - pathlib's raises for a name that is too long
+        return None
+    return f"model {spec.model!r}: there is no file {file}; correct the path, or put the file there"
 
 
 def _misfit(model: Packaged, kind: str) -> str:

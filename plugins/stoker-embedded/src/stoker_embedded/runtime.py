@@ -40,7 +40,7 @@ class Embedded:
         self.environment = _environment()
 
     def check(self, spec: EngineSpec) -> Sequence[str]:
-        """Models there aren't, kinds that don't fit them, and fields that mean nothing here. Looks for a model file."""
+        """Models there aren't, kinds that don't fit them, and fields that mean nothing here."""
         return [*models.mistakes(spec), *_meaningless(spec)]
 
     def plan(self, spec: EngineSpec, placement: Placement, port: int) -> LaunchPlan:
@@ -52,6 +52,8 @@ class Embedded:
             raise PermanentLaunchError("runtime 'embedded' is not installed; run: stoker runtime install embedded")
         if mistakes := models.mistakes(spec):
             raise PermanentLaunchError("; ".join(mistakes))
+        if missing := models.missing_file(spec):
+            raise PermanentLaunchError(missing)
         # The interpreter is a link out of the environment: its folder is found beside it, not behind it.
         script = placement.python.parent.parent / "share" / "stoker" / SERVE
         return LaunchPlan(
