@@ -167,7 +167,8 @@ class Program:
             pool = UpstreamPool(connect_timeout_seconds=gateway.connect_timeout_seconds)
             async with pool, trio.open_nursery() as doors:
                 web = self._make_web(table, operations, token)
-                lane = ProxyLane(Forwarder(table, pool, gateway, supervisor.suspect), gateway, web, web.guard)
+                forwarder = Forwarder(table, pool, gateway, supervisor.suspect, supervisor.wait_until_probed)
+                lane = ProxyLane(forwarder, gateway, web, web.guard)
                 server = await doors.start(partial(serve, lane, [self.listener]))
                 operations.start_configured(self.settings)
                 self._say_ready(doors)

@@ -199,7 +199,7 @@ def test_a_home_that_is_a_file_and_a_full_disk_are_explained(install: Install, h
         environments.install(Home(file), "rt", SPEC, lambda _progress: None)
 
 
-@pytest.mark.parametrize("damage", ["", "[]", "{}", '{"format": 99}'], ids=repr)
+@pytest.mark.parametrize("damage", ["", "[]", "{}", '{"format": 99}', '{"format": 1}'], ids=repr)
 def test_a_record_that_cannot_be_read_does_not_count(home: Home, install: Install, damage: str) -> None:
     spec = attrs.evolve(SMALL, files={})
     record = install(spec).folder / "complete.json"

@@ -137,4 +137,6 @@ def test_pip_gets_the_users_environment_without_what_misleads() -> None:
     assert clean["HTTPS_PROXY"] == "p"
     assert clean["CMAKE_ARGS"] == "mine"
     assert clean["CC"] == "gcc"
+    assert clean["MAKEFLAGS"].startswith("-l")  # a build must not take the whole machine
+    assert pip.clean({"MAKEFLAGS": "-j1"}, {})["MAKEFLAGS"] == "-j1"
     assert not {"PYTHONPATH", "PIP_TARGET"} & clean.keys()

@@ -70,6 +70,8 @@ class World:
     app: EchoApp
     scope: trio.CancelScope
     reports: list[tuple[str, int, str]]
+    answered: set[str]
+    """The engines that answer a probe."""
     backends: dict[str, Backend] = attrs.field(factory=dict)
     contained: int = 0
 
@@ -136,7 +138,16 @@ async def running(
         UpstreamPool(10.0, ssl_context=lambda: ssl_context or ssl.create_default_context()) as pool,
         trio.open_nursery() as nursery,
     ):
-        forwarder = Forwarder(table, pool, settings, lambda *report: reports.append(report))
+        answered: set[str] = set()
+
+        async def probed(engine_id: str, incarnation: int) -> None:
+            def is_known() -> bool:
+                there = {one.engine_id: one for one in table.models() if one.incarnation == incarnation}
+                return engine_id in answered or engine_id not in there or not there[engine_id].accepting
+
+            await until(is_known)
+
+        forwarder = Forwarder(table, pool, settings, lambda *report: reports.append(report), probed)
         app = EchoApp()
         scope = trio.CancelScope()
 
@@ -146,7 +157,7 @@ async def running(
                 await serve(lane, [sock], drain_seconds=drain_seconds, task_status=task_status)
 
         server: Server = await nursery.start(run)
-        world = World(engines, table, forwarder, server, port, app, scope, reports)
+        world = World(engines, table, forwarder, server, port, app, scope, reports, answered)
         yield world
         await until(lambda: table.in_flight() == 0)
         await until(lambda: table.waiting() == 0)

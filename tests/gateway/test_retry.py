@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -185,10 +186,14 @@ def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stoker.gateway.forward.FOUND_FAILING_SECONDS", 0.05)
 
 
-@pytest.mark.usefixtures("briefly")
-async def test_an_internal_error_of_a_healthy_engine_is_the_requests_own(world: World) -> None:
+async def test_an_internal_error_of_a_healthy_engine_is_the_requests_own(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is passed on as soon as the engine has answered a probe, not after all the time that one may take."""
+    monkeypatch.setattr("stoker.gateway.forward.FOUND_FAILING_SECONDS", math.inf)
     one = await world.engine("one", fail_inside)
     two = await world.engine("two", fail_inside)
+    world.answered.add("one")
     answer = await world.ask(ASK)
     assert (answer.status, answer.error["message"]) == (500, "EngineDeadError")
     assert len(one.exchanges) + len(two.exchanges) == 1

@@ -11,6 +11,7 @@ import subprocess
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from stoker.errors import ConfigError, ConflictError, NotFoundError
 from stoker.home import Home
@@ -178,6 +179,22 @@ async def test_a_restart_is_a_new_process_under_the_same_id(open_supervisor: Ope
         assert new.state is EngineState.READY
         assert new.pid != old.pid
         assert new.created_at == old.created_at
+
+
+async def test_a_doubt_is_settled_by_the_next_answered_probe_or_by_the_engines_end(
+    open_supervisor: OpenSupervisor,
+) -> None:
+    async with open_supervisor() as supervisor:
+        (engine_id,) = supervisor.start(spec(probe_interval_seconds=3600))
+        info = await supervisor.wait_until_settled(engine_id)
+        supervisor.suspect(engine_id, 1, "it answered 500")
+        await supervisor.wait_until_probed(engine_id, 1)
+        assert supervisor.info(engine_id).last_heartbeat != info.last_heartbeat
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervisor.wait_until_probed, engine_id, 1)
+            await trio.testing.wait_all_tasks_blocked()
+            assert info.pid is not None
+            os.kill(info.pid, signal.SIGKILL)
 
 
 async def test_changes_are_told_in_order_and_heartbeats_are_not_changes(open_supervisor: OpenSupervisor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources.abc import Traversable
@@ -32,6 +33,9 @@ DECIDED = {
     "PYTHONNOUSERSITE": "1",
     "PYTHONUNBUFFERED": "1",
 }
+
+# Some packages run make with -j and no number: a compiler for every file at once, which takes 10 GB for llama.cpp.
+CONSIDERATE = {"MAKEFLAGS": f"-l{(os.cpu_count() or 1) + 1}"}
 
 
 @attrs.frozen
@@ -109,7 +113,7 @@ def _version(command: Sequence[str], run: Run) -> tuple[int, int] | None:
 def clean(environ: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str]:
     """The environment for pip: the user's, with ``wanted`` where the user has not set it, and nothing misleading."""
     kept = {name: value for name, value in environ.items() if name not in MISLEADING}
-    return {**wanted, **kept, **DECIDED}
+    return {**CONSIDERATE, **wanted, **kept, **DECIDED}
 
 
 _SPOKEN = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import attrs
 import trio
@@ -29,6 +29,7 @@ MOST_ATTEMPTS = 3  # a request that kills its engine must not go round the fleet
 FOUND_FAILING_SECONDS = 2.0
 
 Report = Callable[[str, int, str], None]
+Probed = Callable[[str, int], Awaitable[None]]
 
 
 @attrs.frozen
@@ -71,14 +72,18 @@ _FAILURES = {500: _Kind.DOUBTFUL, 502: _Kind.UNAVAILABLE, 503: _Kind.UNAVAILABLE
 class Forwarder:
     """Forwards requests to engines of the table through the pool.
 
-    ``report(engine_id, incarnation, error)`` is told of every engine that failed a request.
+    ``report(engine_id, incarnation, error)`` is told of every engine that failed a request. ``probed(engine_id,
+    incarnation)`` returns once the engine has answered a probe since, or takes no requests any more.
     """
 
-    def __init__(self, table: RoutingTable, pool: UpstreamPool, settings: GatewaySettings, report: Report) -> None:
+    def __init__(
+        self, table: RoutingTable, pool: UpstreamPool, settings: GatewaySettings, report: Report, probed: Probed
+    ) -> None:
         self._table = table
         self._pool = pool
         self._settings = settings
         self._report = report
+        self._probed = probed
         self._room = WaitingRoom(table, settings)
         self._budget = RetryBudget(settings.retry_ratio, table.clock)
 
@@ -164,8 +169,10 @@ class Forwarder:
         ticket.excluded.add(lease.term)
         doubtful = failure.kind is _Kind.DOUBTFUL
         alone = failure.kind is _Kind.BROKEN and self._table.prospect(ticket) is Prospect.NONE
-        if doubtful or alone:
-            with trio.move_on_after(FOUND_FAILING_SECONDS):
+        with trio.move_on_after(FOUND_FAILING_SECONDS):
+            if doubtful:
+                await self._probed(lease.backend.engine_id, lease.backend.incarnation)
+            elif alone:
                 await lease.term.wait()
         if doubtful and not lease.term.is_set():
             return False

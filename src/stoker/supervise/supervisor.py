@@ -52,6 +52,7 @@ class Supervisor:
     _paths: dict[str, frozenset[str]] = attrs.field(factory=dict)
     _bulletin: Bulletin = attrs.field(factory=Bulletin)
     _changed: trio.Event = attrs.field(factory=trio.Event)
+    _stepped: trio.Event = attrs.field(factory=trio.Event)
     _epoch: float = attrs.field(factory=lambda: time.time() - trio.current_time())
 
     def __attrs_post_init__(self) -> None:
@@ -207,6 +208,16 @@ class Supervisor:
             await self._changed.wait()
         return self._describe(engine)
 
+    async def wait_until_probed(self, engine_id: str, incarnation: int) -> None:
+        """Wait until this incarnation answers a probe, or takes no requests any more."""
+        engine = self._fleet.get(engine_id)
+        heartbeat = None if engine is None else engine.last_heartbeat
+        while engine is not None and engine.incarnation == incarnation and engine.accepting:
+            if engine.last_heartbeat != heartbeat:
+                return
+            await self._stepped.wait()
+            engine = self._fleet.get(engine_id)
+
     async def wait_until_stopped(self, engine_id: str) -> EngineInfo | None:
         """Wait until it is STOPPED, or forgotten (None)."""
         while (engine := self._fleet.get(engine_id)) is not None:
@@ -287,6 +298,8 @@ class Supervisor:
         return describe(engine, self.traffic.activity(engine.engine_id), self._epoch)
 
     def _observe(self, before: Engine | None, after: Engine | None) -> None:
+        self._stepped.set()
+        self._stepped = trio.Event()
         if not is_visible(before, after):
             return
         self.traffic.update([self._backend(engine) for engine in self._fleet.engines.values()])
