@@ -1,0 +1,107 @@
+"""How an engine fails, and how it comes back."""
+
+from __future__ import annotations
+
+import attrs
+
+from stoker.core import commands as c
+from stoker.core import events as e
+from stoker.core.engine import Engine, Fleet, Phase
+from stoker.core.outcome import NO_COMMANDS, Outcome
+from stoker.core.restart import attempts_so_far, backoff_seconds, draw
+from stoker.core.states import Trigger, next_state
+from stoker.core.stopping import stop_process
+from stoker.model import EngineState, Origin
+
+S = EngineState
+
+
+def probe_succeeded(_fleet: Fleet, engine: Engine, _event: e.ProbeSucceeded, now: float) -> Outcome:
+    """It answered: it is READY, if it was starting or is a URL that was not answering."""
+    heard = attrs.evolve(engine, last_heartbeat=now, consecutive_failures=0)
+    recovers = engine.state is S.ERROR and engine.origin is Origin.REGISTERED and engine.phase is not Phase.STOPPING
+    if engine.state is S.STARTING or recovers:
+        ready = next_state(engine.state, Trigger.PROBE_SUCCEEDED)
+        heard = attrs.evolve(heard, state=ready, reason="", ready_at=now, startup_deadline=None, restart_at=None)
+    return heard, NO_COMMANDS
+
+
+def probe_failed(fleet: Fleet, engine: Engine, event: e.ProbeFailed, now: float) -> Outcome:
+    """It did not answer; enough of that in a row is an error."""
+    if engine.state is S.STARTING:
+        # A managed engine has until its deadline. A URL that does not answer is simply not there (yet).
+        waiting = attrs.evolve(engine, consecutive_failures=engine.consecutive_failures + 1)
+        if engine.origin is Origin.REGISTERED and waiting.consecutive_failures >= engine.spec.probe_failures:
+            return fail(fleet, waiting, Trigger.START_TIMED_OUT, event.error, now)
+        return waiting, NO_COMMANDS
+    if engine.state is S.ERROR and engine.origin is Origin.MANAGED:
+        return engine, NO_COMMANDS  # a probe that was under way when it failed; why it failed is known better
+    failing = attrs.evolve(engine, consecutive_failures=engine.consecutive_failures + 1, last_error=event.error)
+    if engine.state is not S.READY or failing.consecutive_failures < engine.spec.probe_failures:
+        return failing, NO_COMMANDS
+    error = f"{failing.consecutive_failures} probes in a row failed, the last with: {event.error}"
+    return fail(fleet, failing, Trigger.PROBES_FAILED, error, now)
+
+
+def stalled(fleet: Fleet, engine: Engine, event: e.EngineStalled, now: float) -> Outcome:
+    """It holds requests and does nothing: dead."""
+    if engine.state is not S.READY:
+        return engine, NO_COMMANDS
+    return fail(fleet, engine, Trigger.PROBES_FAILED, event.error, now)
+
+
+def process_exited(fleet: Fleet, engine: Engine, event: e.ProcessExited, now: float) -> Outcome:
+    """Its process ended, asked or not."""
+    engine = attrs.evolve(engine, last_exit=str(event.status))
+    if engine.phase is Phase.STOPPING:
+        return engine, NO_COMMANDS  # as it was told to
+    if engine.state is S.DRAINING:
+        state = next_state(engine.state, Trigger.PROCESS_EXITED)
+        return stop_process(attrs.evolve(engine, state=state, reason="its process exited while draining"))
+    during = "while starting" if engine.state is S.STARTING else "while ready"
+    error = f"its process ended {during}: {event.status}"
+    if event.log_excerpt:
+        error += f"; the end of its log:\n{event.log_excerpt}"
+    return fail(fleet, engine, Trigger.PROCESS_EXITED, error, now)
+
+
+def suspected(_fleet: Fleet, engine: Engine, event: e.EngineSuspected, _now: float) -> Outcome:
+    """The data plane saw it fail: look at it now."""
+    if engine.state is not S.READY:
+        return engine, NO_COMMANDS
+    doubted = attrs.evolve(engine, last_error=event.error)
+    return doubted, (c.ProbeNow(engine.engine_id, engine.incarnation),)
+
+
+def fail(fleet: Fleet, engine: Engine, trigger: Trigger, error: str, now: float, *, retryable: bool = True) -> Outcome:
+    """To ERROR: stop what is left, and decide whether and when to try again."""
+    state = next_state(engine.state, trigger)
+    attempts = attempts_so_far(engine.spec, engine.attempts, engine.ready_at, now)
+    limit = engine.spec.restart_limit
+    restart_at = None
+    watched = engine.origin is Origin.REGISTERED and engine.phase is not Phase.NONE
+    if watched:
+        reason = "not answering; taken back when it does"
+    elif not retryable:
+        reason = "can't start as it is; change what the error names, then restart it"
+    elif attempts >= limit:
+        reason = f"given up after {attempts} restart{'s' if attempts != 1 else ''}"
+    else:
+        attempts += 1
+        restart_at = now + backoff_seconds(
+            engine.spec, attempts, draw(fleet.seed, engine.engine_id, engine.incarnation)
+        )
+        reason = f"restart {attempts} of {limit} follows"
+    engine = attrs.evolve(
+        engine,
+        state=state,
+        reason=reason,
+        last_error=error,
+        attempts=attempts,
+        restart_at=restart_at,
+        startup_deadline=None,
+        grace_seconds=engine.spec.stop_grace_seconds,
+    )
+    if engine.phase is Phase.NONE or watched:
+        return engine, NO_COMMANDS
+    return stop_process(engine)
