@@ -9,13 +9,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import attrs
 import pytest
 
 from stoker import config, hookspecs
 from stoker.cli.run import run
 from stoker.contracts import RoutingPolicy
 from stoker.core.states import TRANSITIONS, mermaid
+from stoker.gateway.paths import EXACT
+from stoker.model import EngineInfo
 from stoker.plugins import build_plugin_manager, build_registry
+from stoker.settings import GatewaySettings
+from stoker.web.app import create_app
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/*.md")])
@@ -117,3 +122,30 @@ def test_every_command_in_the_documents_exists(capsys: pytest.CaptureFixture[str
     for words in sorted(commands):
         assert run([*words, "--help"]) == 0, f"stoker {' '.join(words)}: {capsys.readouterr().err}"
         assert " ".join(words) in capsys.readouterr().out
+
+
+def test_every_endpoint_and_every_field_of_an_engine_is_on_the_http_page() -> None:
+    page = (ROOT / "docs" / "reference" / "http.md").read_text()
+    nothing: Any = None
+    app = create_app(
+        nothing,
+        nothing,
+        token=nothing,
+        started_at=0.0,
+        table=nothing,
+        settings=GatewaySettings(),
+        read_spec=nothing,
+    )
+    rows = {
+        (path, method)
+        for paths, method in re.findall(r"^\| (`/.*`) \| ([A-Z]+) \|", page, re.MULTILINE)
+        for path in re.findall(r"`([^`]+)`", paths)
+    }
+    for rule in app.url_map.iter_rules():
+        path = rule.rule.removeprefix("/v1/management").replace("any_text:", "")
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
+            assert (path, method) in rows, f"{method} {rule.rule} is not in docs/reference/http.md"
+    for path in EXACT:
+        assert (path, "POST") in rows, f"{path} is not in docs/reference/http.md"
+    for field in attrs.fields(EngineInfo):
+        assert f"`{field.name}`" in page

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_EXACT = frozenset(
+EXACT = frozenset(
     {
         "/v1/chat/completions",
         "/v1/completions",
@@ -23,4 +23,4 @@ _FOLDERS = ("/v1/audio/", "/v1/images/")
 
 def is_proxied(path: str) -> bool:
     """Whether a POST to ``path`` goes to an engine (one that serves it, of the model it asks for)."""
-    return path in _EXACT or path.startswith(_FOLDERS)
+    return path in EXACT or path.startswith(_FOLDERS)
