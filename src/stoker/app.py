@@ -6,12 +6,13 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import secrets
 import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -42,6 +43,8 @@ from stoker.web.token import AdminToken, load_or_make_token
 
 log = logging.getLogger("stoker.app")
 
+MOST_DESCRIPTORS = 65536
+
 Companion = Callable[[str], Awaitable[int | None]]
 """Runs beside the gateway once it serves, given its URL; an int it returns ends the program with that exit code."""
 
@@ -60,6 +63,7 @@ def run(
     The first signal drains: what is being answered is answered, engines then stop. The second one hurries: engines are
     killed. Either way no process of ours is left. Raises :class:`StokerError` for what keeps it from starting.
     """
+    allow_many_descriptors()
     home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.ExitStack() as stack:
         stack.enter_context(lock.hold(home.lock))
@@ -70,12 +74,12 @@ def run(
 
 
 def _the_one_error(call: Callable[[], int]) -> int:
-    """Nurseries wrap what ends them. A single StokerError is for a user to read: unwrap it."""
+    """Nurseries wrap what ends them. A single error of a kind that the command line can tell is unwrapped."""
     try:
         return call()
     except BaseExceptionGroup as group:
         errors = list(_leaves(group))
-        if len(errors) == 1 and isinstance(errors[0], StokerError):
+        if len(errors) == 1 and isinstance(errors[0], StokerError | OSError | KeyboardInterrupt):
             raise errors[0] from None
         raise
 
@@ -86,6 +90,20 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
             yield from _leaves(error)
         else:
             yield error
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """What stops us: also a terminal that is closed and Ctrl-\\, unless somebody (nohup) has them ignored."""
+    ways = (signal.SIGHUP, signal.SIGQUIT)
+    return (signal.SIGINT, signal.SIGTERM, *(way for way in ways if signal.getsignal(way) is signal.SIG_DFL))
+
+
+def allow_many_descriptors() -> None:
+    """Raise the soft limit of open files towards the hard one: two for each request that is under way."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def listen_on(address: Listen) -> socket.socket:
@@ -151,6 +169,10 @@ class Program:
 
     async def main(self) -> int:
         """Everything, from the first task to the last."""
+        with trio.open_signal_receiver(*stop_signals()) as signals:  # first, so that nothing is left half done
+            return await self._run(signals)
+
+    async def _run(self, signals: AsyncIterator[int]) -> int:
         token = await trio.to_thread.run_sync(load_or_make_token, self.home.admin_token)
         await self._clear_leftovers()
         gateway = self.settings.gateway
@@ -161,7 +183,7 @@ class Program:
         async with client, trio.open_nursery() as engines:
             supervisor = self._make_supervisor(table, client, engines)
             operations = Operations(supervisor, self.registry, read_gpus, self._about(), self.config_path)
-            engines.start_soon(self._obey_signals)
+            engines.start_soon(self._obey_signals, signals)
             engines.start_soon(supervisor.run_timer)
             engines.start_soon(supervisor.rotate_logs)
             pool = UpstreamPool(connect_timeout_seconds=gateway.connect_timeout_seconds)
@@ -217,14 +239,13 @@ class Program:
             self.exit_code = code
             self._leave.set()
 
-    async def _obey_signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for _ in signals:
-                if self._leave.is_set():
-                    self._hurry.set()
-                else:
-                    log.info("stopping: answering what is being answered; once more (Ctrl-C) to hurry")
-                    self._leave.set()
+    async def _obey_signals(self, signals: AsyncIterator[int]) -> None:
+        async for _ in signals:
+            if self._leave.is_set():
+                self._hurry.set()
+            else:
+                log.info("stopping: answering what is being answered; once more (Ctrl-C) to hurry")
+                self._leave.set()
 
     async def _hurry_when_told(self, supervisor: Supervisor, server: Server) -> None:
         await self._hurry.wait()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -53,6 +55,11 @@ def terminate(program: Program) -> None:
     program.signal(signal.SIGTERM)
 
 
+def hang_up(program: Program) -> None:
+    """As a terminal does that is closed."""
+    program.signal(signal.SIGHUP)
+
+
 def ctrl_c_twice(program: Program) -> None:
     program.signal(signal.SIGINT)
     until(lambda: "once more" in program.output.read_text(), "the first Ctrl-C is seen")
@@ -66,7 +73,7 @@ ENGINES = {
 }
 
 
-@pytest.mark.parametrize("stop", [ctrl_c, terminate, ctrl_c_twice])
+@pytest.mark.parametrize("stop", [ctrl_c, terminate, hang_up, ctrl_c_twice])
 @pytest.mark.parametrize("faults", ENGINES.values(), ids=ENGINES)
 def test_a_stop_leaves_nothing(
     pyz: Path, tmp_path: Path, faults: tuple[str, ...], stop: Callable[[Program], None]
@@ -122,6 +129,32 @@ def test_a_stop_lets_a_stream_end_and_a_second_one_cuts_it_with_an_error(pyz: Pa
 def _collect(lines: Iterator[str], seen: list[str]) -> None:
     for line in lines:
         seen.append(line)  # noqa: PERF402 - what was seen before it raises counts
+
+
+def test_a_lack_of_descriptors_costs_no_engine_and_no_stop(pyz: Path, tmp_path: Path) -> None:
+    """Probes without a socket once counted against the engines, and a stop that could not read /proc ended it all."""
+    (tmp_path / "stoker.toml").write_text(config(pyz, "--child"))
+    with contextlib.ExitStack() as stack:
+        program = stack.enter_context(running(pyz, Home(tmp_path / "home"), "up", "-c", str(tmp_path / "stoker.toml")))
+        engines = program.wait_until_ready(2)
+        address = ("127.0.0.1", int(program.url.rpartition(":")[2]))
+        limit = len(list(Path(f"/proc/{program.process.pid}/fd").iterdir())) + 8
+        resource.prlimit(program.process.pid, resource.RLIMIT_NOFILE, (limit, limit))
+        idle = [stack.enter_context(socket.create_connection(address)) for _ in range(40)]
+        until(lambda: "no more connections for now" in program.output.read_text(), "it has no descriptor left")
+        os.kill(engines[0]["pid"], signal.SIGKILL)
+        until(lambda: "fake-1 ERROR" in program.output.read_text(), "the exit is seen all the same")
+        for connection in idle:
+            connection.close()
+        until(lambda: _states(program) == {"READY"}, "the killed engine is replaced")
+        assert [engine["restarts"] for engine in program.engines()] == [1, 0]
+        terminate(program)
+        assert program.wait() == 0
+        assert program.processes() == []
+
+
+def _states(program: Program) -> set[str]:
+    return {engine["state"] for engine in program.engines()}
 
 
 def test_engines_of_a_killed_stoker_live_on_and_the_next_start_clears_them(pyz: Path, tmp_path: Path) -> None:

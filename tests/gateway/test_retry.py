@@ -160,6 +160,31 @@ async def test_retries_have_a_budget() -> None:
         assert RESERVE <= counters.retries < RESERVE + 50
 
 
+async def test_what_an_engine_held_when_it_died_is_retried_without_a_budget(world: World) -> None:
+    """Of 500 requests of which it held half, those over the budget once failed although another engine was idle."""
+    count = RESERVE + 20
+    dead = trio.Event()
+
+    async def die(exchange: Exchange) -> None:
+        await dead.wait()
+        await exchange.reset()
+
+    await world.engine("one", die)
+    statuses: list[int] = []
+
+    async def ask() -> None:
+        statuses.append((await world.ask(ASK)).status)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(count):
+            nursery.start_soon(ask)
+        await until(lambda: world.table.in_flight() == count)
+        await world.engine("two")
+        world.change("one", accepting=False)
+        dead.set()
+    assert statuses == [200] * count
+
+
 def test_the_budget_is_a_share_of_the_requests_and_a_reserve_that_comes_back() -> None:
     now = 0.0
     budget = RetryBudget(0.25, lambda: now)

@@ -27,6 +27,7 @@ logger = logging.getLogger("stoker.gateway")
 
 MOST_ATTEMPTS = 3  # a request that kills its engine must not go round the fleet
 FOUND_FAILING_SECONDS = 2.0
+SEEN_GONE_SECONDS = 0.1  # the exit of an engine is seen about when its connections break
 
 Report = Callable[[str, int, str], None]
 Probed = Callable[[str, int], Awaitable[None]]
@@ -167,16 +168,18 @@ class Forwarder:
     async def _may_retry(self, failure: _Failure, lease: Lease, ticket: Ticket) -> bool:
         """Whether another attempt makes sense; for that, see what becomes of the engine that failed."""
         ticket.excluded.add(lease.term)
-        doubtful = failure.kind is _Kind.DOUBTFUL
-        alone = failure.kind is _Kind.BROKEN and self._table.prospect(ticket) is Prospect.NONE
-        with trio.move_on_after(FOUND_FAILING_SECONDS):
+        doubtful, broken = failure.kind is _Kind.DOUBTFUL, failure.kind is _Kind.BROKEN
+        alone = broken and self._table.prospect(ticket) is Prospect.NONE
+        with trio.move_on_after(FOUND_FAILING_SECONDS if doubtful or alone else SEEN_GONE_SECONDS):
             if doubtful:
                 await self._probed(lease.backend.engine_id, lease.backend.incarnation)
-            elif alone:
+            elif broken:
                 await lease.term.wait()
-        if doubtful and not lease.term.is_set():
+        gone = lease.term.is_set()
+        if (doubtful and not gone) or self._table.prospect(ticket) is not Prospect.WAIT:
             return False
-        return self._table.prospect(ticket) is Prospect.WAIT and self._budget.withdraw()
+        # An engine that is gone can't fail more requests than it held: those need no budget.
+        return gone or self._budget.withdraw()
 
     def _suspect(self, lease: Lease, what: str, *, avoid: bool = True) -> None:
         backend = lease.backend

@@ -11,12 +11,17 @@ import trio
 
 from stoker.core.liveness import Verdict, judge
 from stoker.model import Activity, EngineLoad, EngineSpec, LaunchPlan
+from stoker.supervise.shortage import is_shortage
 
 log = logging.getLogger("stoker.supervise")
 
 # UnicodeError: a host name that IDNA can't write, or a key that a header can't carry.
 BROKEN = (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError)
 TOKEN_PATIENCE = 4  # a token takes longer than a health answer
+
+
+class _Exhausted(Exception):  # noqa: N818 - not the engine's error
+    """This process has nothing left to probe with."""
 
 
 @attrs.frozen
@@ -45,7 +50,10 @@ class Prober:
 
     async def probe(self) -> ProbeResult:
         """One round. Takes at most twice the probe's time-out, and four of them more where a token is asked for."""
-        error, timed_out = await self._ask_health()
+        try:
+            error, timed_out = await self._ask_health()
+        except _Exhausted:  # our own shortage says nothing about the engine
+            return ProbeResult(Verdict.EXCUSED)
         now = trio.current_time()
         activity = self.activity()
         progress_at = await self._progress_at(activity, now)
@@ -102,6 +110,8 @@ class Prober:
         except (trio.TooSlowError, httpx2.TimeoutException):
             return f"{path} did not answer within {self.spec().probe_timeout_seconds:g} s", True
         except BROKEN as error:
+            if is_shortage(error):
+                raise _Exhausted from error
             return f"{path}: {str(error) or type(error).__name__}", False
         if answer.status_code != httpx2.codes.OK:
             return f"{path} answered {answer.status_code}", False

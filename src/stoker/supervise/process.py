@@ -6,8 +6,10 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 import trio
@@ -16,6 +18,9 @@ from stoker.errors import LaunchError, PermanentLaunchError
 from stoker.model import ExitStatus
 from stoker.supervise import proctable
 from stoker.supervise.logs import open_for_append
+from stoker.supervise.shortage import is_shortage
+
+T = TypeVar("T")
 
 REPEAT_TERM_SECONDS = 2.0  # vLLM loses a SIGTERM while it starts, and obeys a second one
 UNKILLABLE_SECONDS = 30.0  # a process in uninterruptible sleep can't be waited for for ever
@@ -103,7 +108,7 @@ class EngineProcess:
                 left = await self._members()
                 empty_in_a_row = 0 if left else empty_in_a_row + 1
                 # One by one: a group's signal misses whoever left the group.
-                await trio.to_thread.run_sync(proctable.send, left, signal.SIGKILL)
+                await _patiently(partial(proctable.send, left, signal.SIGKILL))
                 await trio.sleep(0.01 if left else 0)
             await self.wait()
 
@@ -118,15 +123,26 @@ class EngineProcess:
         if self._status is None:  # until it is reaped, the leader's pid names this group and no other
             proctable.signal_group(self.pid, number)
         else:
-            await trio.to_thread.run_sync(proctable.send, await self._members(), number)
+            await _patiently(partial(proctable.send, await self._members(), number))
 
     async def _members(self) -> list[proctable.ProcessEntry]:
         if not proctable.HAS_PROC:
             self._reap()
             return []
-        found = await trio.to_thread.run_sync(proctable.members, self.pid, self.mark.__eq__)
+        found = await _patiently(partial(proctable.members, self.pid, self.mark.__eq__))
         self._seen.update(entry.pid for entry in found)
         return found
+
+
+async def _patiently(look: Callable[[], T]) -> T:
+    """Do something about the process table, in a thread. A shortage of ours passes, and a stop has to be verified."""
+    while True:
+        try:
+            return await trio.to_thread.run_sync(look)
+        except OSError as error:
+            if not is_shortage(error):
+                raise
+            await trio.sleep(0.1)
 
 
 def spawn(argv: Sequence[str], env: Mapping[str, str], cwd: str | None, log: Path, mark: str) -> EngineProcess:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -65,6 +66,7 @@ class Server:
         self._config = _configuration()
         self._context = WorkerContext(None)
         self._connections: set[Connection] = set()
+        self._most = _most_connections()
         self._accepting = trio.CancelScope()
         self._draining = trio.CancelScope()
         self._complained_at = float("-inf")
@@ -113,6 +115,8 @@ class Server:
     async def _accept(self, listener: trio.SocketListener, handlers: trio.Nursery) -> None:
         async with listener:
             while True:
+                while len(self._connections) >= self._most:  # the rest waits in the backlog
+                    await trio.sleep(BREATH_SECONDS)
                 try:
                     stream = await listener.accept()
                 except OSError as shortage:  # of descriptors or memory; whatever else can happen Trio deals with itself
@@ -152,6 +156,12 @@ def _configuration() -> Config:
     config.h11_max_incomplete_size = LONGEST_HEAD
     config.shutdown_timeout = 10.0
     return config
+
+
+def _most_connections() -> int:
+    """As many as leave each a descriptor towards an engine, and some for probes, logs and stops."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**31 if soft == resource.RLIM_INFINITY else max(8, (soft - 40) // 2)
 
 
 def _listener(sock: socket.socket) -> trio.SocketListener:
