@@ -13,7 +13,7 @@ from stoker import config
 from stoker.core.naming import expand
 from stoker.core.reload import Difference, plan_reload
 from stoker.errors import ConfigError, ConflictError, Mistake
-from stoker.model import EngineSpec, EngineState, GpuReport
+from stoker.model import EngineSpec, GpuReport
 from stoker.settings import Settings
 from stoker.supervise.supervisor import Supervisor
 
@@ -63,7 +63,10 @@ class Operations:
         for engine_id, spec in plan.update.items():
             self.supervisor.update(engine_id, spec)
         for engine_id, spec in plan.start.items():
-            self.supervisor.start(spec, engine_id)
+            if self.supervisor.is_leaving(engine_id):  # it comes back under the same id when the old one is gone
+                self.supervisor.restart(engine_id, spec=spec)
+            else:
+                self.supervisor.start(spec, engine_id)
         self._configured = dict(wanted)
         return plan.difference
 
@@ -84,12 +87,8 @@ class Operations:
                 yield Mistake(f"engine[{index}]", str(error))
         for engine_id in wanted:
             if engine_id not in self._configured and engine_id in self.supervisor.specs():
-                yield Mistake("engine", f"the id {engine_id!r} is another engine's; {self._way_out(engine_id)}")
-
-    def _way_out(self, engine_id: str) -> str:
-        if self.supervisor.info(engine_id).state is EngineState.DRAINING:
-            return "it is DRAINING; try again when it is gone"
-        return "stop and forget that one, or give this one another label"
+                way_out = "stop and forget that one, or give this one another label"
+                yield Mistake("engine", f"the id {engine_id!r} is another engine's; {way_out}")
 
     def shutting_down(self) -> bool:
         """Whether the program is on its way out."""

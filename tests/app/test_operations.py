@@ -132,6 +132,24 @@ async def test_an_id_is_never_moved_aside(open_supervisor: OpenSupervisor, tmp_p
         assert (await operations.reload()).added == ("two",)
 
 
+async def test_more_replicas_and_a_quick_change_of_mind_rename_and_restart_nothing(
+    open_supervisor: OpenSupervisor, tmp_path: Path
+) -> None:
+    file = File(tmp_path / "stoker.toml")
+    file.write(engine("one"), engine("two"))
+    async with open_supervisor() as supervisor, started(supervisor, file) as operations:
+        first = supervisor.info("one").pid
+        file.write(engine("one", replicas=2))
+        assert await operations.reload() == Difference(added=("one-2",), removed=("two",), unchanged=("one",))
+        assert supervisor.info("two").state is EngineState.DRAINING
+        file.write(engine("one", replicas=2), engine("two"))
+        assert (await operations.reload()).added == ("two",)
+        assert await operations.reload() == Difference(unchanged=("one", "one-2", "two"))
+        for engine_id in ("one-2", "two"):
+            assert (await supervisor.wait_until_settled(engine_id)).state is EngineState.READY
+        assert supervisor.info("one").pid == first
+
+
 async def test_without_a_file_there_is_nothing_to_read_again(open_supervisor: OpenSupervisor) -> None:
     async with open_supervisor() as supervisor:
         with pytest.raises(ConflictError, match="without a configuration file"):

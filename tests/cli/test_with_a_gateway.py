@@ -156,9 +156,9 @@ def test_an_engine_is_started_waited_for_stopped_and_started_again(call: Call) -
 
 
 def test_replicas_are_all_waited_for(call: Call) -> None:
-    with removed_after(call, "pair-1", "pair-2"):
+    with removed_after(call, "pair", "pair-2"):
         started = call("engine", "start", "pair", "--replicas", "2", *FAKE)
-        assert started.out == "pair-1 is READY\npair-2 is READY\n"
+        assert started.out == "pair is READY\npair-2 is READY\n"
 
 
 def test_an_engine_that_exits_at_once_is_an_error_with_the_end_of_its_log(call: Call) -> None:

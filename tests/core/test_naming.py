@@ -43,12 +43,16 @@ def test_a_label_goes_before_the_model() -> None:
 
 def test_replicas_are_numbered_and_each_is_one_engine() -> None:
     engines = expand([spec("m", replicas=3)])
-    assert list(engines) == ["m-1", "m-2", "m-3"]
+    assert list(engines) == ["m", "m-2", "m-3"]
     assert {engine.replicas for engine in engines.values()} == {1}
 
 
+def test_more_replicas_rename_none() -> None:
+    assert list(expand([spec("m", replicas=3)]))[:1] == list(expand([spec("m")]))
+
+
 def test_specs_that_want_the_same_id_are_told_apart_in_order() -> None:
-    assert list(expand([spec("a/m"), spec("b/m"), spec("c/m", replicas=2)])) == ["m", "m-2", "m-1", "m-3"]
+    assert list(expand([spec("a/m"), spec("b/m"), spec("c/m", replicas=2)])) == ["m", "m-2", "m-3", "m-4"]
 
 
 def test_a_number_does_not_make_an_id_too_long() -> None:

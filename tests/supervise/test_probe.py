@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import attrs
 import pytest
@@ -66,6 +66,29 @@ async def test_a_503_fails_and_says_so() -> None:
         result = await asking.probe()
     assert result.verdict is Verdict.FAILED
     assert result.error == "/health answered 503"
+
+
+async def test_an_endless_health_answer_is_judged_by_its_status() -> None:
+    """A probe once read it all: a gigabyte in a few rounds."""
+
+    async def endless(stream: trio.SocketStream) -> None:
+        await stream.receive_some(65536)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        with suppress(trio.BrokenResourceError):
+            while True:
+                await stream.send_all(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+        left.set()
+
+    left = trio.Event()
+    async with trio.open_nursery() as nursery, make_client() as client:
+        listeners = await nursery.start(trio.serve_tcp, endless, 0)
+        port = listeners[0].socket.getsockname()[1]
+        plan = LaunchPlan(base_url=f"http://127.0.0.1:{port}")
+        asking = Prober(client, plan, lambda: SPEC, Activity, lambda _: EngineLoad(), {})
+        assert (await asking.probe()).verdict is Verdict.ALIVE
+        with trio.fail_after(10):
+            await left.wait()
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_closed_connection_fails_and_says_so() -> None:

@@ -150,8 +150,8 @@ async def test_what_can_not_be_is_refused_and_hurts_nobody(open_supervisor: Open
 
 async def test_several_engines_that_are_given_an_id_have_it_with_a_number(open_supervisor: OpenSupervisor) -> None:
     async with open_supervisor() as supervisor:
-        assert supervisor.start(spec(replicas=2), "pair") == ("pair-1", "pair-2")
-        assert [info.engine_id for info in supervisor.infos()] == ["pair-1", "pair-2"]
+        assert supervisor.start(spec(replicas=2), "pair") == ("pair", "pair-2")
+        assert [info.engine_id for info in supervisor.infos()] == ["pair", "pair-2"]
 
 
 async def test_a_registered_url_is_watched_but_never_stopped(open_supervisor: OpenSupervisor) -> None:

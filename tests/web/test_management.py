@@ -32,10 +32,10 @@ async def test_it_is_ready_while_one_engine_is(world: World) -> None:
     answer = await world.anyone.get("/ready")
     assert answer.status_code == 503
     assert error_of(answer)["message"] == "no engine is READY; there are: 2 STARTING"
-    world.supervisor.becomes_ready("m-1")
+    world.supervisor.becomes_ready("m")
     answer = await world.anyone.get("/ready")
     assert (answer.status_code, answer.json()) == (200, {"status": "ready", "engines_ready": 1})
-    world.supervisor.crashes("m-1")
+    world.supervisor.crashes("m")
     answer = await world.anyone.get("/ready")
     assert error_of(answer)["message"] == "no engine is READY; there are: 1 STARTING, 1 ERROR"
 

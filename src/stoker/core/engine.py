@@ -54,6 +54,11 @@ class Engine:
         return self.state is EngineState.READY
 
     @property
+    def leaving(self) -> bool:
+        """Whether it is forgotten as soon as it is stopped."""
+        return self.state is EngineState.DRAINING and self.after_stop is AfterStop.FORGET
+
+    @property
     def settled(self) -> bool:
         """Whether nothing is under way: READY, STOPPED, or in ERROR and not about to start because somebody said so."""
         told_to_start = self.restart_at is not None and self.attempts == 0

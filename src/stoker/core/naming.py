@@ -33,12 +33,12 @@ def base_id(spec: EngineSpec) -> str:
 def expand(specs: Sequence[EngineSpec], taken: Collection[str] = ()) -> Mapping[str, EngineSpec]:
     """One spec for each engine that ``specs`` ask for, in order, by engine id; each has ``replicas=1``.
 
-    Replicas are numbered from 1; a single engine has no number unless its id is taken. Earlier specs choose first, so
-    that appending a spec renames nothing. No id is in ``taken``.
+    The first engine has no number, so that a spec that gets more replicas keeps the engine it has; the others are
+    numbered from 2. Earlier specs choose first, so that appending a spec renames nothing. No id is in ``taken``.
     """
     engines: dict[str, EngineSpec] = {}
     for spec in specs:
-        candidates = _candidates(base_id(spec), alone=spec.replicas == 1)
+        candidates = _candidates(base_id(spec))
         for _ in range(spec.replicas):
             engine_id = next(free for free in candidates if free not in engines and free not in taken)
             engines[engine_id] = attrs.evolve(spec, replicas=1)
@@ -47,12 +47,11 @@ def expand(specs: Sequence[EngineSpec], taken: Collection[str] = ()) -> Mapping[
 
 def free_id(spec: EngineSpec, taken: Collection[str]) -> str:
     """The id for one more engine of ``spec`` beside those that are ``taken``."""
-    return next(free for free in _candidates(base_id(spec), alone=True) if free not in taken)
+    return next(free for free in _candidates(base_id(spec)) if free not in taken)
 
 
-def _candidates(base: str, *, alone: bool) -> Iterator[str]:
-    if alone:
-        yield base
-    for number in count(2 if alone else 1):
+def _candidates(base: str) -> Iterator[str]:
+    yield base
+    for number in count(2):
         suffix = f"-{number}"
         yield base[: LONGEST - len(suffix)].rstrip(_EDGES) + suffix

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Any
 
 import attrs
 import httpx2
@@ -17,6 +19,7 @@ log = logging.getLogger("stoker.supervise")
 
 # UnicodeError: a host name that IDNA can't write, or a key that a header can't carry.
 BROKEN = (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError)
+MOST_METRICS_BYTES = 4 * 1024 * 1024
 TOKEN_PATIENCE = 4  # a token takes longer than a health answer
 
 
@@ -84,10 +87,10 @@ class Prober:
         """A long prefill sends no byte for minutes, but its counters move."""
         try:
             with trio.fail_after(self.spec().probe_timeout_seconds):
-                answer = await self._get(path)
+                text = await self._read(path)
         except (trio.TooSlowError, *BROKEN):
             return
-        progress = self._progress_in(answer.text)
+        progress = self._progress_in(text)
         if self._counter is not None and progress != self._counter:
             self._counter_moved_at = now
         self._counter = progress
@@ -106,15 +109,15 @@ class Prober:
         path = self.plan.health_path
         try:
             with trio.fail_after(self.spec().probe_timeout_seconds):
-                answer = await self._get(path)
+                status = await self._ask("GET", path)
         except (trio.TooSlowError, httpx2.TimeoutException):
             return f"{path} did not answer within {self.spec().probe_timeout_seconds:g} s", True
         except BROKEN as error:
             if is_shortage(error):
                 raise _Exhausted from error
             return f"{path}: {str(error) or type(error).__name__}", False
-        if answer.status_code != httpx2.codes.OK:
-            return f"{path} answered {answer.status_code}", False
+        if status != httpx2.codes.OK:
+            return f"{path} answered {status}", False
         return "", False
 
     async def _ask_for_a_token(self, activity: Activity, error: str) -> ProbeResult:
@@ -123,22 +126,45 @@ class Prober:
             return (
                 ProbeResult(Verdict.FAILED, f"{told}; {error}", stalled=True) if error else ProbeResult(Verdict.ALIVE)
             )
-        url = self.plan.base_url + self.plan.token_probe.path
+        token = self.plan.token_probe
         patience = TOKEN_PATIENCE * self.spec().probe_timeout_seconds
         try:
             with trio.fail_after(patience):
-                answer = await self.client.post(url, json=dict(self.plan.token_probe.body), headers=dict(self.headers))
+                status = await self._ask("POST", token.path, token.body)
         except (trio.TooSlowError, *BROKEN) as error:
             slow = isinstance(error, trio.TooSlowError)
             what = f"no answer within {patience:g} s" if slow else str(error) or type(error).__name__
             return ProbeResult(Verdict.FAILED, f"{told}; a one-token request failed too ({what})", stalled=True)
-        if answer.status_code >= httpx2.codes.INTERNAL_SERVER_ERROR:
-            return ProbeResult(Verdict.FAILED, f"{told}; a one-token request got {answer.status_code}", stalled=True)
+        if status >= httpx2.codes.INTERNAL_SERVER_ERROR:
+            return ProbeResult(Verdict.FAILED, f"{told}; a one-token request got {status}", stalled=True)
         self._busy_since = trio.current_time()
         return ProbeResult(Verdict.ALIVE)
 
-    async def _get(self, path: str) -> httpx2.Response:
-        return await self.client.get(self.plan.base_url + path, headers=dict(self.headers))
+    async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> int:
+        """The status alone: what an engine says besides could be without an end."""
+        async with self._open(method, path, body) as answer:
+            return answer.status_code
+
+    async def _read(self, path: str) -> str:
+        """The text at ``path``, or as much of it as metrics can be."""
+        text = bytearray()
+        async with self._open("GET", path) as answer, aclosing(_chunks(answer)) as chunks:
+            async for chunk in chunks:
+                text += chunk
+                if len(text) > MOST_METRICS_BYTES:
+                    break
+        return text.decode(errors="replace")
+
+    def _open(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> AbstractAsyncContextManager[httpx2.Response]:
+        json = None if body is None else dict(body)
+        return self.client.stream(method, self.plan.base_url + path, json=json, headers=dict(self.headers))
+
+
+async def _chunks(answer: httpx2.Response) -> AsyncGenerator[bytes, None]:
+    async for chunk in answer.aiter_bytes():
+        yield chunk
 
 
 def make_client() -> httpx2.AsyncClient:

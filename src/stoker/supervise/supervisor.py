@@ -72,8 +72,17 @@ class Supervisor:
         return self._describe(self._engine(engine_id))
 
     def specs(self) -> Mapping[str, EngineSpec]:
-        """The spec of every engine, by id; of one that is being restarted, the one it will have."""
-        return {engine_id: engine.next_spec or engine.spec for engine_id, engine in self._fleet.engines.items()}
+        """The spec of every engine that stays, by id; of one that is being restarted, the one it will have."""
+        return {
+            engine_id: engine.next_spec or engine.spec
+            for engine_id, engine in self._fleet.engines.items()
+            if not engine.leaving
+        }
+
+    def is_leaving(self, engine_id: str) -> bool:
+        """Whether an engine is forgotten as soon as it is stopped."""
+        engine = self._fleet.get(engine_id)
+        return engine is not None and engine.leaving
 
     # What shall be there
 
