@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 import pytest
 
+from stoker.cli.finding import read_gateway
 from stoker.cli.run import run
 from stoker.config.writing import inline
 from stoker.home import Home
@@ -96,8 +97,12 @@ def fake_engine_toml(model: str, *flags: str, **settings: object) -> str:
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path)
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """A shell in a folder of its own. A gateway that a failed test left running there is stopped."""
+    shell = Shell(tmp_path)
+    yield shell
+    if read_gateway(shell.home) is not None:
+        shell.run("gateway", "stop", "--now")
 
 
 @pytest.fixture

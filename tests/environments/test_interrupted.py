@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -97,7 +98,11 @@ def installer(home: Home, gate: Gate, environ: Mapping[str, str]) -> Iterator[su
         assert process.stdout is not None
         until(process.stdout, "preparing metadata")
         yield process
+        pips = [] if gone(process.pid) else children(process.pid)
         process.kill()
+        for pip in pips:  # each leads a session of its own
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pip, signal.SIGKILL)
 
 
 def until(output: Any, text: str) -> str:
