@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,14 +73,32 @@ def test_a_chat_is_streamed_in_pieces_that_make_the_whole(client: openai.OpenAI)
     assert "".join(pieces) == whole.choices[0].message.content
 
 
-def test_completions_and_tools_and_unknown_fields_pass(client: openai.OpenAI) -> None:
+def test_completions_and_fields_that_openai_does_not_know_pass(client: openai.OpenAI) -> None:
     answer = client.completions.create(model=CHAT, prompt="Once upon a time", max_tokens=8, extra_body={"top_k": 5})
     assert answer.choices[0].text
     raw = client.chat.completions.with_raw_response.create(
-        model=CHAT, messages=[{"role": "user", "content": "Hi"}], max_tokens=4
+        model=CHAT, messages=[{"role": "user", "content": "Hi"}], max_tokens=4, extra_body={"return_progress": False}
     )
     assert raw.headers["x-stoker-engine"].startswith("smollm2")
     assert raw.headers["x-request-id"]
+
+
+def test_a_json_schema_reaches_the_engine_and_binds_the_model(client: openai.OpenAI) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"enum": ["Paris", "Rome"]}, "sunny": {"type": "boolean"}},
+        "required": ["city", "sunny"],
+        "additionalProperties": False,
+    }
+    answer = client.chat.completions.create(
+        model=CHAT,
+        messages=[{"role": "user", "content": "What is the weather in Paris?"}],
+        response_format={"type": "json_schema", "json_schema": {"name": "weather", "schema": schema}},
+        max_tokens=60,
+    )
+    weather = json.loads(answer.choices[0].message.content or "")
+    assert weather["city"] in {"Paris", "Rome"}
+    assert isinstance(weather["sunny"], bool)
 
 
 def test_embeddings_have_length_one_and_know_what_is_near(client: openai.OpenAI) -> None:
