@@ -194,7 +194,10 @@ ENGINE: Mapping[str, Rule] = MappingProxyType(
         "gpus": Rule(meaning="How many GPUs each one gets. The scheduler chooses which.", minimum=0, maximum=1024),
         "args": Rule(meaning="Further arguments for the engine, as a list. No shell sees them."),
         "env": Rule(meaning="Environment variables laid over Stoker's own.", check=_check_env),
-        "cwd": Rule(meaning="The folder the engine runs in; a relative one starts at the file's folder."),
+        "cwd": Rule(
+            meaning="The folder the engine runs in; a relative one starts at the file's folder. "
+            "Without it, the folder that Stoker was started in."
+        ),
         "command": Rule(
             meaning='For `runtime = "command"`: the command as a list; `{port}`, `{host}`, `{model}`, `{names}` and '
             "`{gpus}` in it are replaced."

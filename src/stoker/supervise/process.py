@@ -36,6 +36,8 @@ class EngineProcess:
     _status: ExitStatus | None = None
     _grace: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _seen: set[int] = attrs.field(factory=set)
+    # Its own, so that a stop never queues behind whatever else (a hung driver, a slow resolver) holds Trio's threads.
+    _threads: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
 
     @property
     def seen(self) -> frozenset[int]:
@@ -108,7 +110,7 @@ class EngineProcess:
                 left = await self._members()
                 empty_in_a_row = 0 if left else empty_in_a_row + 1
                 # One by one: a group's signal misses whoever left the group.
-                await _patiently(partial(proctable.send, left, signal.SIGKILL))
+                await self._patiently(partial(proctable.send, left, signal.SIGKILL))
                 await trio.sleep(0.01 if left else 0)
             await self.wait()
 
@@ -123,26 +125,25 @@ class EngineProcess:
         if self._status is None:  # until it is reaped, the leader's pid names this group and no other
             proctable.signal_group(self.pid, number)
         else:
-            await _patiently(partial(proctable.send, await self._members(), number))
+            await self._patiently(partial(proctable.send, await self._members(), number))
+
+    async def _patiently(self, look: Callable[[], T]) -> T:
+        """Do something with the process table, in a thread. A shortage of ours passes; a stop has to be verified."""
+        while True:
+            try:
+                return await trio.to_thread.run_sync(look, limiter=self._threads)
+            except OSError as error:
+                if not is_shortage(error):
+                    raise
+                await trio.sleep(0.1)
 
     async def _members(self) -> list[proctable.ProcessEntry]:
         if not proctable.HAS_PROC:
             self._reap()
             return []
-        found = await _patiently(partial(proctable.members, self.pid, self.mark.__eq__))
+        found = await self._patiently(partial(proctable.members, self.pid, self.mark.__eq__))
         self._seen.update(entry.pid for entry in found)
         return found
-
-
-async def _patiently(look: Callable[[], T]) -> T:
-    """Do something about the process table, in a thread. A shortage of ours passes, and a stop has to be verified."""
-    while True:
-        try:
-            return await trio.to_thread.run_sync(look)
-        except OSError as error:
-            if not is_shortage(error):
-                raise
-            await trio.sleep(0.1)
 
 
 def spawn(argv: Sequence[str], env: Mapping[str, str], cwd: str | None, log: Path, mark: str) -> EngineProcess:
