@@ -273,6 +273,7 @@ def test_a_gateway_comes_goes_and_comes_back_the_same(shell: Shell, here: Call) 
     first = read_gateway(shell.home)
     assert first is not None, started.err
     assert first.url in started.out
+    assert shell.home.path.stat().st_mode & 0o077 == 0
     restarted = Shell(Path("/")).run("gateway", "restart", STOKER_HOME=str(shell.home.path))
     second = read_gateway(shell.home)
     assert second is not None, restarted.err

@@ -60,6 +60,7 @@ def test_it_is_found_and_listed_as_what_it_is(home: Home, install: Install) -> N
     assert state(home, SMALL) is State.MISSING
     installed = install(SMALL)
     assert environments.find(home, "rt", SMALL) == installed
+    assert home.path.stat().st_mode & 0o077 == 0
     [listed] = environments.listing(home, {"rt": SMALL})
     assert listed == environments.EnvironmentState(
         name="rt",
@@ -195,7 +196,7 @@ def test_a_home_that_is_a_file_and_a_full_disk_are_explained(install: Install, h
         install(SPEC, report=no_room)
     file = home.path.with_name("file")
     file.touch()
-    with pytest.raises(EnvironmentFault, match=r"Not a directory.*is yours to write to"):
+    with pytest.raises(EnvironmentFault, match=r"File exists.*is yours to write to"):
         environments.install(Home(file), "rt", SPEC, lambda _progress: None)
 
 

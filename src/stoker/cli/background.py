@@ -26,6 +26,7 @@ def launch(home: Home, arguments: Sequence[str], folder: Path | None = None) -> 
 
     Raises StokerError with the end of its log when it ends instead. An interrupt ends it too.
     """
+    home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = home.gateway_log
     log = open_for_append(path)
     try:

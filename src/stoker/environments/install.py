@@ -55,6 +55,7 @@ def install(
     base = python or Path(sys.executable)
     surroundings = pip.clean(os.environ if environ is None else environ, spec.env)
     try:
+        home.path.mkdir(parents=True, exist_ok=True, mode=0o700)  # whoever is first here makes it the owner's alone
         with lock.held(manage.lock_of(home, name), name, report, wait=wait) as held:
             if python is None and (there := manage.find(home, name, spec)):
                 return there
