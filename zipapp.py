@@ -50,10 +50,11 @@ INVOKED_AS = "python3 zipapp.py --run"
 
 DEAD_WEIGHT = re.compile(
     r"(^|/)(__pycache__|_?tests)/|^bin/|^example\.py$"
-    r"|\.(pyc|pyi|pyx|c|h)$"
+    r"|\.(pyc|pyi|pyx|pxd|c|h)$"
     r"|\.dist-info/(RECORD|WHEEL|INSTALLER|REQUESTED|direct_url\.json)$"
 )
 NATIVE = re.compile(r"\.(so|dylib|pyd)$")
+ABI = importlib.machinery.EXTENSION_SUFFIXES[0].split(".")[1]  # whose native modules pip finds for us
 SOURCE_ONLY = re.compile(r"^pygments/(lexers|styles)/")  # hundreds of modules, of which a run loads one or none
 
 MAIN = """\
@@ -124,6 +125,8 @@ class Archive:
 
     def add(self, name: str, data: bytes) -> None:
         """Add a file; a module with its byte code beside it, where zipimport looks first."""
+        if name.endswith(".dist-info/METADATA"):
+            data = data.partition(b"\n\n")[0].rstrip() + b"\n"  # the description is a dependency's README
         code = byte_code(name, data) if name.endswith(".py") and not SOURCE_ONLY.search(name) else None
         if code is not None:
             self._write(name + "c", code)
@@ -137,10 +140,7 @@ class Archive:
             if f"{package}/__init__.py" not in names:
                 self._write(f"{package}/", b"")
         for name, path in files:
-            data = path.read_bytes()
-            if name.endswith(".dist-info/METADATA"):
-                data = data.partition(b"\n\n")[0] + b"\n"  # the description is a dependency's README
-            self.add(name, data)
+            self.add(name, path.read_bytes())
 
     def _write(self, name: str, data: bytes) -> None:
         entry = ZipInfo(name)
@@ -185,9 +185,15 @@ def requirements(of: Sequence[Project]) -> list[str]:
     return [requirement for name, requirement in wanted.items() if name not in ours]
 
 
+def accelerators() -> list[str]:
+    """The native packages that Stoker is faster with: what its extra ``fast`` names."""
+    named: list[str] = Project(ROOT).table.get("optional-dependencies", {}).get("fast", [])
+    return named
+
+
 def fingerprint() -> str:
     """Of everything a build is made from, so that a file which carries it is up to date."""
-    digest = hashlib.blake2b(importlib.util.MAGIC_NUMBER, digest_size=16)
+    digest = hashlib.blake2b(importlib.util.MAGIC_NUMBER + ABI.encode(), digest_size=16)
     for project in projects():
         for name, path in [*project.files(), ("pyproject.toml", project.folder / "pyproject.toml")]:
             content = path.read_bytes()
@@ -218,7 +224,7 @@ def build(output: Path) -> bool:
     with locked():
         if is_fresh(output, expected):
             return False
-        base = gathered(requirements(projects()))
+        base = gathered(requirements(projects()), accelerators())
         say(f"building {shown(output)}")
         output.parent.mkdir(parents=True, exist_ok=True)
         partial = output.with_name(f".{output.name}.partial")
@@ -244,9 +250,9 @@ def add_projects(archive: Archive) -> None:
     archive.add("__main__.py", MAIN.encode())
 
 
-def gathered(wanted: Sequence[str]) -> Path:
+def gathered(wanted: Sequence[str], fast: Sequence[str]) -> Path:
     """A zip file with the dependencies, from the cache or by pip. Complete whenever it is there."""
-    key = json.dumps([sorted(wanted), sys.implementation.cache_tag, sys.platform, Path(__file__).read_text()])
+    key = json.dumps([sorted(wanted), sorted(fast), ABI, sys.platform, Path(__file__).read_text()])
     base = CACHE / f"dependencies-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}.zip"
     if base.exists():
         return base
@@ -258,43 +264,68 @@ def gathered(wanted: Sequence[str]) -> Path:
         )
     empty(CACHE)
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-        gather(wanted, Path(scratch)).replace(base)
+        gather(wanted, fast, Path(scratch)).replace(base)
     return base
 
 
-def gather(wanted: Sequence[str], scratch: Path) -> Path:
-    """Let pip install ``wanted`` into a folder, and pack what of it is alive."""
+def gather(wanted: Sequence[str], fast: Sequence[str], scratch: Path) -> Path:
+    """Let pip fetch everything into folders, and pack what of it is alive. Only ``wanted`` has to be had."""
     say(f"gathering {len(wanted)} dependencies and what they need with pip; this happens once")
-    libraries, wheels, packed = scratch / "libraries", scratch / "wheels", scratch / "packed.zip"
+    libraries, native, wheels = scratch / "libraries", scratch / "native", scratch / "wheels"
+    into = ("install", "--only-binary=:all:", "--no-compile", "--target")
     try:
-        pip("install", "--target", str(libraries), "--only-binary=:all:", "--no-compile", *wanted)
+        pip(*into, str(libraries), *wanted)
     except subprocess.CalledProcessError as error:
         raise BuildError(
             f"pip could not gather the dependencies (exit code {error.returncode}); what it said stands above.\n"
             "They come from a package index, once: check the network, or name your own index with PIP_INDEX_URL"
         ) from None
+    for requirement in fast:
+        try:
+            pip(*into, str(native), "--no-deps", requirement, quiet=True)
+        except subprocess.CalledProcessError:
+            say(f"no wheel of {requirement} for {ABI} could be had: the file is slower; try again after --clean")
     try:
         pip("download", "--dest", str(wheels), "--only-binary=:all:", "--no-deps", "pip")
     except subprocess.CalledProcessError:
         say("pip's own wheel could not be had: where Python has no pip, engine environments can't be installed")
-    files = [(path.relative_to(libraries).as_posix(), path) for path in sorted(libraries.rglob("*")) if path.is_file()]
-    alive = [(name, path) for name, path in files if not DEAD_WEIGHT.search(name)]
-    left_out = [name for name, _ in alive if NATIVE.search(name)]
+    return pack(libraries, native, wheels, scratch / "packed.zip")
+
+
+def pack(libraries: Path, native: Path, wheels: Path, packed: Path) -> Path:
+    """Write the dependencies to ``packed``, and what Stoker has to know about them to ``onefile.json`` in it."""
+    pure = alive(libraries)
+    left_out = [name for name, _ in pure if NATIVE.search(name)]
+    whole = alive(native)
+    modules = {name: hashlib.blake2b(path.read_bytes()).hexdigest() for name, path in whole if NATIVE.search(name)}
+    contents = {
+        "python": sys.implementation.cache_tag,
+        "native": {ABI: modules} if modules else {},
+        "native_left_out": left_out,
+    }
     with ZipFile(packed, "w") as zip_file:
         archive = Archive(zip_file)
-        archive.add_all([(name, path) for name, path in alive if name not in left_out])
+        archive.add_all([(name, path) for name, path in pure if name not in left_out])
+        for name, path in whole:
+            archive.add(f"native/{ABI}/{name}", path.read_bytes())
         archive.add_all([(f"{PIP_FOLDER}/{path.name}", path) for path in sorted(wheels.glob("*.whl"))])
-        contents = {"python": sys.implementation.cache_tag, "native_left_out": left_out}
         archive.add("onefile.json", json.dumps(contents, indent=2).encode())
     return packed
 
 
-def pip(*arguments: str) -> None:
+def alive(folder: Path) -> list[tuple[str, Path]]:
+    """What pip installed into ``folder`` and somebody may use, by the name it has there."""
+    files = [(path.relative_to(folder).as_posix(), path) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [(name, path) for name, path in files if not DEAD_WEIGHT.search(name)]
+
+
+def pip(*arguments: str, quiet: bool = False) -> None:
     """Run pip, whatever its configuration says about where things go. Raises CalledProcessError."""
     environ = {**os.environ, "PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_ROOT_USER_ACTION": "ignore"}
     # -P: pip must not find this file when it imports the standard zipapp.
     command = [sys.executable, "-P", "-m", "pip", "-qq", "--disable-pip-version-check", *arguments]
-    subprocess.run(command, check=True, env=environ, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    heard_on = subprocess.DEVNULL if quiet else sys.stderr
+    subprocess.run(command, check=True, env=environ, stdin=subprocess.DEVNULL, stdout=heard_on, stderr=heard_on)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,16 @@ def until(condition: Callable[[], T | None], what: str) -> T:
             return result
         time.sleep(0.02)
     raise AssertionError(f"in {HANG_GUARD_SECONDS} s it did not come to this: {what}")
+
+
+def find_python(minor: int) -> str | None:
+    """An interpreter of that version, where this machine has one."""
+    installed = sorted(map(str, Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python")))
+    asks = f"import sys; sys.exit(sys.version_info[:2] != (3, {minor}))"
+    for python in filter(None, [shutil.which(f"python3.{minor}"), *installed]):
+        if subprocess.run([python, "-c", asks], capture_output=True, check=False).returncode == 0:
+            return python
+    return None
 
 
 @attrs.define

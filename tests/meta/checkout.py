@@ -22,6 +22,9 @@ description = "A stand-in"
 requires-python = ">=3.11"
 dependencies = ["half-native>=1", "Name.Space"]
 
+[project.optional-dependencies]
+fast = ["all-native>=1"]
+
 [project.entry-points.stoker]
 own = "stoker"
 """
@@ -50,6 +53,11 @@ WHEELS: Mapping[str, Mapping[str, str]] = {
         "half_native/_fast.pyi": "f: object",
         "half_native/tests/__init__.py": "",
         "half_native/broken_template.py": "def {{ name }}",
+    },
+    "all_native-1.0-py3-none-any": {
+        "all_native/__init__.py": "from all_native.deep._core import f\n",
+        "all_native/deep/_core.so": "not a library either",
+        "all_native/deep/_core.pxd": "cdef f",
     },
     "name_space-2.0-py3-none-any": {"name_space/inner/deep/module.py": "VALUE = 'deep'\n"},
 }

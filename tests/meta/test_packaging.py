@@ -9,12 +9,14 @@ import re
 import subprocess
 import sys
 import tomllib
+from hashlib import blake2b
 from pathlib import Path
 from zipfile import ZIP_STORED, ZipFile
 
 import pytest
 
 import stoker
+from stoker.accelerators import ABI
 
 from .checkout import ROOT, Checkout
 
@@ -59,15 +61,30 @@ def test_a_traceback_shows_the_source_line(built: Checkout) -> None:
     assert "raise RuntimeError('here')" in built.python(code)
 
 
-def test_dead_weight_and_native_code_stay_outside(built: Checkout) -> None:
+def test_dead_weight_and_the_native_code_of_dependencies_stay_outside(built: Checkout) -> None:
     with ZipFile(built.output) as archive:
-        names = archive.namelist()
+        names = [name for name in archive.namelist() if not name.startswith("native/")]
         manifest = json.loads(archive.read("onefile.json"))
         metadata = archive.read("half_native-1.0.dist-info/METADATA").decode()
     assert not [name for name in names if re.search(r"\.(so|pyi)$|/tests/|RECORD|egg-info|__pycache__", name)]
     assert manifest["native_left_out"] == ["half_native/_fast.so"]
     assert built.python("import half_native; print(half_native.f)") == "None"
     assert "Read me" not in metadata
+
+
+def test_accelerators_ride_along_where_no_import_finds_them_by_itself(built: Checkout) -> None:
+    folder = f"native/{ABI}"
+    with ZipFile(built.output) as archive:
+        names = {name for name in archive.namelist() if name.startswith("native/")}
+        manifest = json.loads(archive.read("onefile.json"))
+        library = archive.read(f"{folder}/all_native/deep/_core.so")
+    package = {"__init__.py", "__init__.pyc", "deep/_core.so"}
+    info = {"METADATA", "licenses/LICENSE"}
+    expected = {f"all_native/{name}" for name in package} | {f"all_native-1.0.dist-info/{name}" for name in info}
+    assert names == {f"{folder}/{name}" for name in expected}
+    assert manifest["native"] == {ABI: {"all_native/deep/_core.so": blake2b(library).hexdigest()}}
+    find = "import importlib.util; print(importlib.util.find_spec('all_native'), importlib.util.find_spec('native'))"
+    assert built.python(find) == "None None"
 
 
 def test_licences_and_data_files_are_kept(built: Checkout) -> None:
@@ -118,6 +135,14 @@ def test_a_changed_dependency_is_gathered(checkout: Checkout) -> None:
     project.write_text(project.read_text().replace(', "Name.Space"', ""))
     with checkout.build() as archive:
         assert not [name for name in archive.namelist() if name.startswith("name_space")]
+
+
+def test_a_changed_accelerator_is_gathered(checkout: Checkout) -> None:
+    project = checkout.root / "pyproject.toml"
+    project.write_text(project.read_text().replace('"all-native>=1"', ""))
+    with checkout.build() as archive:
+        assert not [name for name in archive.namelist() if name.startswith("native/")]
+        assert json.loads(archive.read("onefile.json"))["native"] == {}
 
 
 def test_the_same_sources_give_the_same_bytes(checkout: Checkout) -> None:
@@ -188,6 +213,22 @@ def test_dependencies_that_cannot_be_had_leave_nothing_half_made(fresh_checkout:
     assert not fresh_checkout.output.exists()
     aside.rename(wheels)
     fresh_checkout.build().close()
+
+
+def test_a_missing_wheel_of_an_accelerator_is_reported_in_a_line_and_tried_again_after_a_clean(
+    fresh_checkout: Checkout,
+) -> None:
+    [wheel] = fresh_checkout.wheels.glob("all_native*")
+    aside = wheel.rename(fresh_checkout.wheels.with_name(wheel.name))
+    done = fresh_checkout.zipapp()
+    assert done.returncode == 0
+    [line] = [line for line in done.stderr.splitlines() if "all-native" in line]
+    assert f"no wheel of all-native>=1 for {ABI} could be had" in line
+    assert "--clean" in line
+    aside.rename(wheel)
+    assert fresh_checkout.zipapp("--clean").returncode == 0
+    with fresh_checkout.build() as archive:
+        assert list(json.loads(archive.read("onefile.json"))["native"]) == [ABI]
 
 
 def test_a_missing_wheel_of_pip_is_reported_and_no_more(fresh_checkout: Checkout) -> None:
