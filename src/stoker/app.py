@@ -20,12 +20,13 @@ import attrs
 import httpx2
 import trio
 
-from stoker import __version__, config, environments
+from stoker import __version__, accelerators, config, environments
+from stoker.accelerators import Accelerators
 from stoker.config import Listen, parse_listen
 from stoker.errors import StokerError
-from stoker.gateway.forward import Forwarder
+from stoker.gateway.measures import Measures
+from stoker.gateway.plane import DataPlane
 from stoker.gateway.routing import RoutingTable
-from stoker.gateway.upstream import UpstreamPool
 from stoker.gpu.inventory import read_gpus
 from stoker.home import Home
 from stoker.operations import Operations
@@ -177,21 +178,30 @@ class Program:
         await self._clear_leftovers()
         gateway = self.settings.gateway
         table = RoutingTable(
-            self.registry.policy(gateway.policy), self.registry.policy("least-load"), clock=trio.current_time
+            self.registry.policy(gateway.policy),
+            self.registry.policy("least-load"),
+            clock=trio.lowlevel.current_clock().current_time,
         )
+        native = await trio.to_thread.run_sync(accelerators.load, os.environ)
         client = await trio.to_thread.run_sync(probe.make_client)
         async with client, trio.open_nursery() as engines:
             supervisor = self._make_supervisor(table, client, engines)
-            operations = Operations(supervisor, self.registry, read_gpus, self._about(), self.config_path)
+            operations = Operations(supervisor, self.registry, read_gpus, self._about(native), self.config_path)
             engines.start_soon(self._obey_signals, signals)
             engines.start_soon(supervisor.run_timer)
             engines.start_soon(supervisor.rotate_logs)
-            pool = UpstreamPool(connect_timeout_seconds=gateway.connect_timeout_seconds)
-            async with pool, trio.open_nursery() as doors:
-                web = self._make_web(table, operations, token)
-                forwarder = Forwarder(table, pool, gateway, supervisor.suspect, supervisor.wait_until_probed)
-                lane = ProxyLane(forwarder, gateway, web, web.guard)
-                server = await doors.start(partial(serve, lane, [self.listener]))
+            plane = DataPlane.open(
+                table,
+                gateway,
+                report=supervisor.suspect,
+                probed=supervisor.wait_until_probed,
+                httptools=native.httptools,
+                msgspec=native.msgspec,
+            )
+            async with plane as data_plane, trio.open_nursery() as doors:
+                web = self._make_web(table, data_plane.measures, operations, token)
+                lane = ProxyLane(data_plane.forwarder, gateway, web, web.guard)
+                server = await doors.start(partial(serve, lane, [self.listener], data_plane, web.guard))
                 operations.start_configured(self.settings)
                 self._say_ready(doors)
                 await self._leave.wait()
@@ -216,12 +226,13 @@ class Program:
         )
         return Supervisor(crew, table, self.settings.log_max_bytes)
 
-    def _make_web(self, table: RoutingTable, operations: Operations, token: AdminToken) -> WebApp:
+    def _make_web(self, table: RoutingTable, measures: Measures, operations: Operations, token: AdminToken) -> WebApp:
         return create_app(
             operations.supervisor,
             operations,
             token=token,
             table=table,
+            measures=measures,
             settings=self.settings.gateway,
             read_spec=config.spec_from_json,
             started_at=time.time(),
@@ -268,11 +279,13 @@ class Program:
         installed = None if spec is None else environments.find(self.home, runtime_name, spec)
         return None if installed is None else installed.python
 
-    def _about(self) -> dict[str, object]:
+    def _about(self, native: Accelerators) -> dict[str, object]:
         return {
             "version": __version__,
             "policy": self.settings.gateway.policy,
-            "lanes": ["hypercorn"],
+            "lanes": ["express", "hypercorn"],
+            "parser": native.parser,
+            "body_reader": native.reader,
             "plugins": list(self.registry.plugins),
             "pid": os.getpid(),
             "home": str(self.home.path),

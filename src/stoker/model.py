@@ -1,4 +1,5 @@
-"""The records everything else talks about. Frozen; no behaviour beyond derived values.
+"""The records everything else talks about. Frozen, but for what every request makes anew; no behaviour beyond derived
+values.
 
 Times inside the program are seconds of a monotonic clock; :class:`EngineInfo` and :class:`RequestRecord`, which leave
 it, carry seconds since the Unix epoch. Memory is in bytes.
@@ -112,6 +113,9 @@ class LaunchPlan:
     ``argv`` is empty for an engine that is only a URL. ``env`` is laid over Stoker's own environment. ``health_path``
     answers 200 when, and only when, the engine can take requests. ``metrics_path`` is given where the runtime's
     ``scrape`` can read what stands there.
+
+    ``names`` are those under which the engine itself knows the model, its proper one first; None where it knows all of
+    the spec's. A request that asks for another is rewritten to ask for the first.
     """
 
     argv: tuple[str, ...] = ()
@@ -121,6 +125,7 @@ class LaunchPlan:
     health_path: str = "/health"
     metrics_path: str | None = None
     token_probe: TokenProbe | None = None
+    names: tuple[str, ...] | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -157,7 +162,8 @@ class Backend:
     """One engine as the data plane sees it: where it is, what it serves, and whether it takes requests.
 
     ``accepting`` is true for a READY engine. ``expected`` is true for one that may soon be: starting, or due to be
-    restarted; requests wait for it. ``api_key`` is sent to the engine and never shown.
+    restarted; requests wait for it. ``renames`` maps names that the engine does not know to the one that it knows.
+    ``api_key`` is sent to the engine and never shown.
     """
 
     engine_id: str
@@ -169,6 +175,7 @@ class Backend:
     runtime: str
     paths: frozenset[str]
     max_concurrency: int | None = None
+    renames: Mapping[str, str] = NOTHING
     api_key: str | None = attrs.field(default=None, repr=False)
     accepting: bool = False
     expected: bool = False
@@ -183,7 +190,7 @@ class Activity:
     progress_at: float | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True, eq=False)
 class RouteRequest:
     """What a routing policy may look at: never the connection, and the body only where the policy asked for it."""
 
@@ -194,12 +201,15 @@ class RouteRequest:
     body: bytes = b""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True, eq=False)
 class Candidate:
-    """A READY engine a request may go to, with its load at this moment."""
+    """A READY engine a request may go to. A live view: ``in_flight`` is the engine's load whenever it is read.
+
+    Only the gateway writes to it. An engine stays the same candidate for as long as its process lives.
+    """
 
     engine_id: str
-    in_flight: int
+    in_flight: int = 0
     max_concurrency: int | None = None
 
 

@@ -51,6 +51,29 @@ def test_a_wrong_template_is_not_run_even_if_nobody_checked_it() -> None:
         Command().plan(command("run", "{port}", "{oops}"), Placement(), 9000)
 
 
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (("{port}",), ("m",)),
+        (("{port}", "--model", "{model}"), ("m",)),
+        (("{port}", '{{"names": "{names}"}}'), ("m", "n", "o/p=q")),
+        (("{port}", "{{names}}"), ("m",)),
+        (("{port}", "--name", "n"), ("m", "n")),
+        (("{port}", "--names=x,n"), ("m", "n")),
+        (("{port}", "--alias", "o/p=q"), ("m", "o/p=q")),
+        (("{port}", "no"), ("m",)),
+    ],
+)
+def test_a_command_knows_the_names_that_it_says(words: tuple[str, ...], names: tuple[str, ...]) -> None:
+    spec = EngineSpec(model="m", names=("n", "o/p=q"), runtime="command", command=words)
+    assert Command().plan(spec, PLACEMENT, 9000).names == names
+
+
+def test_arguments_say_names_too() -> None:
+    spec = command("run", "{port}", args=("--name", "n", "{names}"))
+    assert Command().plan(spec, PLACEMENT, 9000).names == ("m", "n")
+
+
 def test_a_fixed_port_needs_no_placeholder() -> None:
     assert Command().check(command("run", port=9000)) == []
 
@@ -85,6 +108,10 @@ def test_a_remote_engine_is_where_its_url_says(url: str, base: str) -> None:
     assert Remote().check(spec) == []
     plan = Remote().plan(spec, Placement(), 0)
     assert (plan.argv, plan.base_url, plan.health_path, plan.metrics_path) == ((), base, "/v1/models", None)
+
+
+def test_a_remote_engine_knows_nothing_of_our_names() -> None:
+    assert Remote().plan(remote("http://a", names=("n",)), Placement(), 0).names == ("m",)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,18 @@ def test_a_flag_the_user_gives_is_not_said_twice(model: Path, fields: dict[str, 
     assert ours not in plan(model, **fields).argv
 
 
+@pytest.mark.parametrize("own", [("-a", "mine, other"), ("--alias", "mine,other"), ("--alias=mine,other,",)])
+def test_names_of_the_users_own_are_the_ones_it_knows_and_is_probed_with(model: Path, own: tuple[str, ...]) -> None:
+    made = plan(model, names=("tiny",), args=own)
+    assert made.names == ("mine", "other")
+    assert made.token_probe is not None
+    assert made.token_probe.body["model"] == "mine"
+
+
+def test_otherwise_it_knows_all_names(model: Path) -> None:
+    assert plan(model, names=("tiny",)).names is None
+
+
 def test_a_repository_is_fetched_by_the_server() -> None:
     assert plan("user/repo:Q4_K_M").argv[1:3] == ("-hf", "user/repo:Q4_K_M")
 

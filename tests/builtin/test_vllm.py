@@ -78,11 +78,32 @@ def test_a_flag_the_user_gives_is_not_said_twice(own: tuple[str, ...], flag: str
     assert argv[-len(own) :] == own
 
 
-def test_the_probe_uses_the_name_under_which_vllm_serves() -> None:
-    for own in (("--served-model-name", "mine", "other"), ("--served-model-name=mine",)):
-        probe = plan(args=own).token_probe
-        assert probe is not None
-        assert (probe.path, probe.body["model"], probe.body["max_tokens"]) == ("/v1/completions", "mine", 1)
+@pytest.mark.parametrize(
+    ("own", "names"),
+    [
+        (("--served-model-name", "mine", "other", "--seed", "1"), ("mine", "other")),
+        (("--seed=1", "--served_model_name=mine"), ("mine",)),
+        (("--served-model-name", "theirs", "--served-model-name", "mine"), ("mine",)),
+    ],
+)
+def test_names_of_the_users_own_are_the_ones_it_knows_and_is_probed_with(
+    own: tuple[str, ...], names: tuple[str, ...]
+) -> None:
+    made = plan(names=("qwen",), args=own)
+    assert made.names == names
+    assert made.token_probe is not None
+    assert made.token_probe.path == "/v1/completions"
+    assert made.token_probe.body == {"model": "mine", "prompt": "1", "max_tokens": 1, "temperature": 0}
+
+
+@pytest.mark.parametrize(
+    "own", [(), ("--served-model-name",), ("--served-model-name=",), ("--served-model-name", "-x")]
+)
+def test_otherwise_it_knows_all_names(own: tuple[str, ...]) -> None:
+    made = plan("some/model", names=("qwen",), args=own)
+    assert made.names is None
+    assert made.token_probe is not None
+    assert made.token_probe.body["model"] == "some/model"
 
 
 @pytest.mark.parametrize(

@@ -394,3 +394,21 @@ def test_what_clients_are_told_of_a_broken_engine_has_the_end_of_its_log() -> No
     assert detail == (
         "ERROR; restart 1 of 2 follows; its process ended while ready: exit code 7; the end of its log: boom"
     )
+
+
+def test_an_engine_is_asked_by_a_name_it_knows_whatever_clients_call_it() -> None:
+    def renames() -> dict[str, str]:
+        return dict(backend_of(story.engine, frozenset(), None).renames)
+
+    story = Story(attrs.evolve(SPEC, names=("n", "o")))
+    story.ready()
+    assert renames() == {}  # it knows all
+    story.tell(e.StopRequested("a", 0, 10, e.AfterStop.START))
+    story.stopped()
+    story.tell(e.Launched("a", story.engine.incarnation, attrs.evolve(HERE, names=("o", "mine"))))
+    assert renames() == {"m": "o", "n": "o"}
+    story.tell(e.SpecUpdated("a", attrs.evolve(SPEC, names=("mine", "new"))))
+    assert renames() == {"m": "o", "new": "o"}
+    story.exited()
+    story.stopped()
+    assert renames() == {}  # nobody knows yet what the next one will know

@@ -9,18 +9,20 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import attrs
+import httptools
+import msgspec
 import pytest
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
 from stoker.builtin.policies import LeastLoad
 from stoker.contracts import RoutingPolicy
-from stoker.gateway.forward import Forwarder
+from stoker.gateway.heading import Guard
+from stoker.gateway.plane import DataPlane
 from stoker.gateway.routing import RoutingTable
-from stoker.gateway.upstream import UpstreamPool
 from stoker.model import Backend
 from stoker.settings import GatewaySettings
-from stoker.web.lane import Guard, ProxyLane
+from stoker.web.lane import ProxyLane
 from stoker.web.server import Server, serve
 
 from .scripted import HANG_GUARD_SECONDS, Answer, Client, Engine, Exchange, Headers, Script, connect, until
@@ -64,7 +66,7 @@ class World:
 
     nursery: trio.Nursery
     table: RoutingTable
-    forwarder: Forwarder
+    plane: DataPlane
     server: Server
     port: int
     app: EchoApp
@@ -126,6 +128,7 @@ async def running(
     guard: Guard | None = None,
     drain_seconds: float = 5.0,
     ssl_context: ssl.SSLContext | None = None,
+    native: bool = True,
 ) -> AsyncIterator[World]:
     """A gateway with these settings. In the end every lease must be closed, and nothing unexpected have happened."""
     settings = settings or GatewaySettings()
@@ -133,31 +136,38 @@ async def running(
     reports: list[tuple[str, int, str]] = []
     sock = socket.create_server(("127.0.0.1", 0))
     port = sock.getsockname()[1]
+    answered: set[str] = set()
+
+    async def probed(engine_id: str, incarnation: int) -> None:
+        def is_known() -> bool:
+            there = {one.engine_id: one for one in table.models() if one.incarnation == incarnation}
+            return engine_id in answered or engine_id not in there or not there[engine_id].accepting
+
+        await until(is_known)
+
     async with (
         trio.open_nursery() as engines,
-        UpstreamPool(10.0, ssl_context=lambda: ssl_context or ssl.create_default_context()) as pool,
+        DataPlane.open(
+            table,
+            settings,
+            report=lambda *report: reports.append(report),
+            probed=probed,
+            httptools=httptools if native else None,
+            msgspec=msgspec if native else None,
+            ssl_context=lambda: ssl_context or ssl.create_default_context(),
+        ) as plane,
         trio.open_nursery() as nursery,
     ):
-        answered: set[str] = set()
-
-        async def probed(engine_id: str, incarnation: int) -> None:
-            def is_known() -> bool:
-                there = {one.engine_id: one for one in table.models() if one.incarnation == incarnation}
-                return engine_id in answered or engine_id not in there or not there[engine_id].accepting
-
-            await until(is_known)
-
-        forwarder = Forwarder(table, pool, settings, lambda *report: reports.append(report), probed)
         app = EchoApp()
         scope = trio.CancelScope()
 
         async def run(*, task_status: trio.TaskStatus[Server]) -> None:
             with scope:
-                lane = ProxyLane(forwarder, settings, app, guard)
-                await serve(lane, [sock], drain_seconds=drain_seconds, task_status=task_status)
+                lane = ProxyLane(plane.forwarder, settings, app, guard)
+                await serve(lane, [sock], plane, guard, drain_seconds=drain_seconds, task_status=task_status)
 
         server: Server = await nursery.start(run)
-        world = World(engines, table, forwarder, server, port, app, scope, reports, answered)
+        world = World(engines, table, plane, server, port, app, scope, reports, answered)
         yield world
         await until(lambda: table.in_flight() == 0)
         await until(lambda: table.waiting() == 0)

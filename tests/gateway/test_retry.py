@@ -100,7 +100,7 @@ async def test_another_engine_answers(world: World, failure: Callable[[Exchange]
     assert (len(one.exchanges), len(two.exchanges)) == (1, 1)
     assert two.exchanges[0].body == one.exchanges[0].body
     assert [report[:2] for report in world.reports] == [("one", 1)]
-    assert world.forwarder.counters.retries == 1
+    assert world.plane.forwarder.counters.retries == 1
 
 
 async def test_an_engine_that_refuses_connections_is_passed_over_and_then_avoided(world: World) -> None:
@@ -131,7 +131,7 @@ async def test_the_last_error_is_passed_on_when_all_engines_are_unavailable(worl
     answer = await world.ask(ASK)
     assert (answer.status, answer.error["message"]) == (503, "Loading model")
     assert [len(engine.exchanges) for engine in engines] == [1, 1]
-    assert world.forwarder.counters.errors == 1
+    assert world.plane.forwarder.counters.errors == 1
 
 
 async def test_a_request_is_tried_three_times_at_most(world: World) -> None:
@@ -155,7 +155,7 @@ async def test_retries_have_a_budget() -> None:
         async with world.client() as client:
             for _ in range(RESERVE + 50):
                 await client.ask("/v1/completions", ASK)
-        counters = world.forwarder.counters
+        counters = world.plane.forwarder.counters
         assert counters.requests == RESERVE + 50
         assert RESERVE <= counters.retries < RESERVE + 50
 
@@ -295,7 +295,7 @@ async def test_a_connection_the_engine_closes_in_that_moment_is_replaced_without
     assert (await world.ask(ASK)).status == 200
     assert (engine.connections, len(engine.exchanges)) == (2, 3)
     assert world.reports == []
-    assert world.forwarder.counters.retries == 0
+    assert world.plane.forwarder.counters.retries == 0
 
 
 async def test_a_connection_on_which_more_came_than_an_answer_is_not_used_again(world: World) -> None:

@@ -40,7 +40,7 @@ def backend(engine_id: str, **changes: Any) -> Backend:
 
 
 def ticket(model: str = "m", path: str = CHAT) -> Ticket:
-    return Ticket(RouteRequest(request_id="r", model=model, path=path), patience_seconds=60.0)
+    return Ticket(RouteRequest(request_id="r", model=model, path=path), patience_seconds=60.0, woken=trio.Event())
 
 
 def table_of(*backends: Backend) -> RoutingTable:
@@ -250,7 +250,7 @@ class Routing(RuleBasedStateMachine):
         self.collect()
         if retry:
             again = ticket(lease.backend.model)
-            again.excluded.add(lease.term)
+            again.excluded |= {lease.term}
             self.admit(again)
 
     @rule(choice=st.randoms(use_true_random=False))
@@ -290,11 +290,13 @@ class Routing(RuleBasedStateMachine):
                 same = (other.request.model, other.request.path) == (waiting.request.model, waiting.request.path)
                 assert other.lease is not None or other.excluded or not same, "overtaken"
         for waiting in served:
+            assert waiting.woken is not None
             assert waiting.woken.is_set()
             assert waiting.lease is not None
             assert waiting.lease.term not in waiting.excluded
             self.keep(waiting.lease)
-        hopeless = [waiting for waiting in self.queue if waiting.lease is None and waiting.woken.is_set()]
+        woken = [waiting for waiting in self.queue if waiting.woken is not None and waiting.woken.is_set()]
+        hopeless = [waiting for waiting in woken if waiting.lease is None]
         for waiting in hopeless:
             assert self.table.prospect(waiting) is not Prospect.WAIT
             self.table.withdraw(waiting)

@@ -118,16 +118,18 @@ async def test_shutdown_is_not_held_up_by_a_client_that_does_not_read(how: str) 
 
 async def test_cancelled_before_it_listens_it_ends_all_the_same() -> None:
     sock = socket.create_server(("127.0.0.1", 0))
-    with trio.fail_after(HANG_GUARD_SECONDS), trio.CancelScope() as scope:
-        scope.cancel()
-        await serve(EchoApp(), [sock])
+    async with running() as world:
+        with trio.fail_after(HANG_GUARD_SECONDS), trio.CancelScope() as scope:
+            scope.cancel()
+            await serve(EchoApp(), [sock], world.plane, None)
     assert sock.fileno() == -1
 
 
 async def test_a_closed_connection_leaves_nothing_behind(world: World) -> None:
+    await world.engine("one")
     for _ in range(3):
         async with world.client() as client:
-            await client.ask("/", b"", method="GET")
+            await client.ask(CHAT, ASK)
             assert world.server.connections == 1
         await until(lambda: world.server.connections == 0)
 
@@ -178,19 +180,27 @@ async def test_what_is_meant_to_end_the_process_is_not_contained() -> None:
 
     sock = socket.create_server(("127.0.0.1", 0))
     with pytest.RaisesGroup(KeyboardInterrupt, flatten_subgroups=True):
-        async with trio.open_nursery() as nursery, connect(sock.getsockname()[1]) as client:
-            nursery.start_soon(serve, Interrupted(), [sock])
+        async with running() as world, trio.open_nursery() as nursery, connect(sock.getsockname()[1]) as client:
+            nursery.start_soon(serve, Interrupted(), [sock], world.plane, None)
             await client.send("/", b"")
             await client.stream.receive_some()
 
 
-async def test_requests_follow_each_other_on_one_connection_whichever_lane_they_take(world: World) -> None:
+async def test_requests_for_engines_follow_each_other_on_one_connection(world: World) -> None:
     await world.engine("one")
     async with world.client() as client:
         for _ in range(3):
             assert (await client.ask(CHAT, ASK)).status == 200
-            assert (await client.ask("/x", b"", method="GET")).status == 200
         assert world.server.connections == 1
+
+
+async def test_an_answer_of_the_web_app_is_the_last_of_its_connection(world: World) -> None:
+    await world.engine("one")
+    async with world.client() as client:
+        assert (await client.ask(CHAT, ASK)).status == 200
+        answer = await client.ask("/x", b"", method="GET")
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert await client.stream.receive_some() == b""
 
 
 async def test_pipelined_requests_are_answered_in_order(world: World) -> None:

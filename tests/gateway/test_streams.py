@@ -91,8 +91,8 @@ async def test_a_stream_whose_engine_dies_ends_with_an_error_and_a_closed_connec
     assert b"half" not in rest
     assert not rest.endswith(b"0\r\n\r\n")
     assert [report[0] for report in world.reports] == ["one"]
-    assert world.forwarder.counters.stream_errors == 1
-    assert world.forwarder.counters.retries == 0
+    assert world.plane.forwarder.counters.stream_errors == 1
+    assert world.plane.forwarder.counters.retries == 0
 
 
 async def test_a_stream_of_known_length_that_breaks_ends_with_an_error_all_the_same(world: World) -> None:
@@ -125,7 +125,7 @@ async def test_an_engines_own_error_event_is_passed_on_and_noticed(world: World)
     assert answer.complete
     assert answer.body == b"data: 1\n\n" + dying
     assert [report[0] for report in world.reports] == ["one"]
-    assert world.forwarder.counters.stream_errors == 1
+    assert world.plane.forwarder.counters.stream_errors == 1
 
 
 async def test_a_compressed_stream_that_breaks_is_closed(world: World) -> None:

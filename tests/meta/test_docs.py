@@ -133,6 +133,7 @@ def test_every_endpoint_and_every_field_of_an_engine_is_on_the_http_page() -> No
         token=nothing,
         started_at=0.0,
         table=nothing,
+        measures=nothing,
         settings=GatewaySettings(),
         read_spec=nothing,
     )

@@ -14,6 +14,7 @@ import trio
 import trio.testing
 
 from stoker.errors import ConfigError, ConflictError, NotFoundError
+from stoker.gateway.routing import RoutingTable
 from stoker.home import Home
 from stoker.model import EngineInfo, EngineSpec, EngineState
 from stoker.supervise import leftovers, proctable
@@ -168,6 +169,27 @@ async def test_a_registered_url_is_watched_but_never_stopped(open_supervisor: Op
         supervisor.stop(engine_id, forget=True)
         assert await supervisor.wait_until_stopped(engine_id) is None
         assert far.process.poll() is None
+
+
+async def test_the_data_plane_is_told_what_an_engine_calls_its_model(open_supervisor: OpenSupervisor) -> None:
+    async with open_fake_engine("far") as far, open_supervisor() as supervisor:
+
+        def renames(engine_id: str) -> dict[str, str]:
+            table = supervisor.traffic
+            assert isinstance(table, RoutingTable)
+            return next(dict(one.renames) for one in table.models() if one.engine_id == engine_id)
+
+        url = quick(EngineSpec(model="far", names=("away",), runtime="remote", url=far.base_url))
+        engine_id = supervisor.register(url)
+        (own_id,) = supervisor.start(attrs.evolve(fake_engine_spec("own"), names=("ours",)))
+        (told_id,) = supervisor.start(fake_engine_spec("told", names=("known",)))
+        for each in (engine_id, own_id, told_id):
+            await supervisor.wait_until_settled(each)
+        assert renames(engine_id) == {"away": "far"}
+        assert renames(own_id) == {"ours": "own"}
+        assert renames(told_id) == {}
+        supervisor.update(engine_id, attrs.evolve(url, names=("away", "abroad")))
+        assert renames(engine_id) == {"away": "far", "abroad": "far"}
 
 
 async def test_a_restart_is_a_new_process_under_the_same_id(open_supervisor: OpenSupervisor) -> None:

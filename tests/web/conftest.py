@@ -6,13 +6,15 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import attrs
+import httptools
 import httpx2
+import msgspec
 import pytest
 import trio
 
@@ -21,6 +23,8 @@ from stoker.core import commands as c
 from stoker.core import events as e
 from stoker.core.reload import Difference
 from stoker.errors import PermanentLaunchError
+from stoker.gateway.measures import Measures
+from stoker.gateway.plane import DataPlane
 from stoker.gateway.routing import RoutingTable
 from stoker.home import Home
 from stoker.model import (
@@ -163,6 +167,7 @@ class World:
     supervisor: PlayedSupervisor
     operations: PlayedOperations
     table: RoutingTable
+    measures: Measures
     api: httpx2.AsyncClient
     anyone: httpx2.AsyncClient
     port: int
@@ -185,14 +190,23 @@ class World:
         return int(head.split()[1]), body
 
 
+def idle_plane(table: RoutingTable, settings: GatewaySettings) -> AbstractAsyncContextManager[DataPlane]:
+    """A data plane for tests in which no request goes to an engine."""
+
+    async def probed(engine_id: str, incarnation: int) -> None:
+        raise AssertionError(engine_id)
+
+    return DataPlane.open(table, settings, report=lambda *_: None, probed=probed, httptools=httptools, msgspec=msgspec)
+
+
 @asynccontextmanager
-async def serving(app: WebApp) -> AsyncIterator[int]:
+async def serving(app: WebApp, plane: DataPlane) -> AsyncIterator[int]:
     """Serve ``app`` on a free port of 127.0.0.1."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
     port = listener.getsockname()[1]
     async with trio.open_nursery() as nursery:
-        await nursery.start(partial(serve, app, [listener], drain_seconds=0))
+        await nursery.start(partial(serve, app, [listener], plane, app.guard, drain_seconds=0))
         yield port
         nursery.cancel_scope.cancel()
 
@@ -217,25 +231,27 @@ async def world(tmp_path: Path, settings: GatewaySettings, nursery: trio.Nursery
     )
     supervisor = PlayedSupervisor(crew, table, log_max_bytes=1)
     operations = PlayedOperations()
-    app = create_app(
-        supervisor,
-        operations,
-        token=TOKEN,
-        started_at=time.time(),
-        table=table,
-        settings=settings,
-        read_spec=spec_from_json,
-        keep_alive_seconds=0.01,
-    )
     async with AsyncExitStack() as stack:
-        port = await stack.enter_async_context(serving(app))
+        plane = await stack.enter_async_context(idle_plane(table, settings))
+        app = create_app(
+            supervisor,
+            operations,
+            token=TOKEN,
+            started_at=time.time(),
+            table=table,
+            measures=plane.measures,
+            settings=settings,
+            read_spec=spec_from_json,
+            keep_alive_seconds=0.01,
+        )
+        port = await stack.enter_async_context(serving(app, plane))
         root = f"http://127.0.0.1:{port}"
         # Without TLS nothing is verified, and loading the certificates for it would take most of the time.
         anyone = await stack.enter_async_context(httpx2.AsyncClient(base_url=root, verify=False))
         api = await stack.enter_async_context(
             httpx2.AsyncClient(base_url=f"{root}/v1/management", headers=BEARER, verify=False)
         )
-        yield World(app, supervisor, operations, table, api, anyone, port)
+        yield World(app, supervisor, operations, table, plane.measures, api, anyone, port)
 
 
 def error_of(answer: httpx2.Response) -> dict[str, Any]:

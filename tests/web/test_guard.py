@@ -17,8 +17,7 @@ EVERYWHERE_V6 = Guard.of("[::]:8000", [])
 
 def ask(guard: Guard, *headers: tuple[str, str]) -> tuple[int, str] | None:
     """The status and the code of the refusal."""
-    scope = {"type": "http", "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers]}
-    answer = guard(scope)
+    answer = guard([(name.encode(), value.encode("latin-1")) for name, value in headers])
     if answer is None:
         return None
     return answer.status, json.loads(answer.body)["error"]["code"]

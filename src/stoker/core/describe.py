@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from stoker.core.engine import Engine
-from stoker.model import Activity, Backend, EngineInfo, EngineState
+from stoker.model import NOTHING, Activity, Backend, EngineInfo, EngineState
 
 
 def describe(engine: Engine, activity: Activity, epoch: float) -> EngineInfo:
@@ -52,11 +55,19 @@ def backend_of(engine: Engine, paths: frozenset[str], api_key: str | None) -> Ba
         runtime=engine.spec.runtime,
         paths=paths,
         max_concurrency=engine.spec.max_concurrency,
+        renames=_renames(engine),
         api_key=api_key,
         accepting=engine.accepting,
         expected=engine.expected,
         detail=_detail(engine),
     )
+
+
+def _renames(engine: Engine) -> Mapping[str, str]:
+    known = engine.endpoint.names
+    if not known:
+        return NOTHING
+    return MappingProxyType({name: known[0] for name in engine.spec.all_names if name not in known})
 
 
 def _detail(engine: Engine) -> str:

@@ -19,13 +19,17 @@ class AfterStop(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class Endpoint:
-    """Where an incarnation can be found. All empty while there is none."""
+    """Where an incarnation can be found, and what it calls its model. All empty while there is none.
+
+    ``names`` are the plan's: None where the engine knows all that its spec has.
+    """
 
     base_url: str | None = None
     host: str | None = None
     port: int | None = None
     pid: int | None = None
     gpus: tuple[str, ...] = ()
+    names: tuple[str, ...] | None = None
 
 
 @attrs.frozen

@@ -25,7 +25,8 @@ class RetryBudget:
 
     def deposit(self) -> None:
         """A request came."""
-        self._tokens = min(MOST, self._tokens + self._ratio)
+        if self._tokens < MOST:
+            self._tokens += self._ratio
 
     def withdraw(self) -> bool:
         """Whether one more retry is affordable, and if so, pay for it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import attrs
 
@@ -25,58 +25,37 @@ class Chooser:
     counters: Counters
     _complained: bool = attrs.field(default=False, init=False)
 
-    def choose(self, request: RouteRequest, candidates: Mapping[str, Candidate], now: float) -> Choice:
-        """One of ``candidates`` (by engine id; at least one)."""
-        offered = tuple(candidates.values())
+    def choose(
+        self, request: RouteRequest, candidates: Sequence[Candidate], now: float
+    ) -> tuple[RoutingPolicy, Candidate]:
+        """One of ``candidates`` (at least one), and the policy that chose it and is to be told of the lease."""
         for policy in (self.policy, self.fallback):
-            chosen = self._ask(policy, request, offered, now)
-            if chosen is not None:
-                return Choice(self, policy, request, chosen)
-        return Choice(self, self.fallback, request, min(offered, key=lambda candidate: candidate.in_flight))
+            try:
+                chosen = policy.choose(request, candidates, now)
+                if chosen in candidates:
+                    return policy, chosen
+                raise ValueError(f"it chose {chosen!r}, which was not offered")  # noqa: TRY301 - as if it had raised
+            except Exception as error:  # noqa: BLE001 - the plugin boundary: contained, named, counted
+                self._complain(policy, error)
+        return self.fallback, min(candidates, key=lambda candidate: candidate.in_flight)
 
-    def _ask(
-        self, policy: RoutingPolicy, request: RouteRequest, offered: Sequence[Candidate], now: float
-    ) -> Candidate | None:
+    def opened(self, policy: RoutingPolicy, request: RouteRequest, candidate: Candidate) -> None:
+        """Tell the policy that the lease is open."""
         try:
-            return _one_of(offered, policy.choose(request, offered, now))
+            policy.opened(request, candidate)
         except Exception as error:  # noqa: BLE001 - the plugin boundary: contained, named, counted
-            self.complain(policy, error)
-            return None
+            self._complain(policy, error)
 
-    def complain(self, policy: RoutingPolicy, error: Exception) -> None:
-        """Count a failure of ``policy``, and log it if it is the first."""
+    def closed(self, policy: RoutingPolicy, request: RouteRequest, candidate: Candidate) -> None:
+        """Tell the policy that the lease is closed."""
+        try:
+            policy.closed(request, candidate)
+        except Exception as error:  # noqa: BLE001 - the plugin boundary: contained, named, counted
+            self._complain(policy, error)
+
+    def _complain(self, policy: RoutingPolicy, error: Exception) -> None:
         self.counters.policy_fallbacks += 1
         if not self._complained:
             self._complained = True
             message = "routing policy %r failed; requests at which it does go by %r from now on, without further notice"
             logger.error(message, policy.name, self.fallback.name, exc_info=error)
-
-
-def _one_of(offered: Sequence[Candidate], chosen: Candidate) -> Candidate:
-    if chosen not in offered:
-        raise ValueError(f"it chose {chosen!r}, which was not offered")
-    return chosen
-
-
-@attrs.frozen(eq=False)
-class Choice:
-    """What a policy chose, and that policy, which is told of the lease's beginning and end."""
-
-    _chooser: Chooser
-    _policy: RoutingPolicy
-    _request: RouteRequest
-    candidate: Candidate
-
-    def opened(self) -> None:
-        """Tell the policy that the lease is open."""
-        try:
-            self._policy.opened(self._request, self.candidate)
-        except Exception as error:  # noqa: BLE001 - the plugin boundary: contained, named, counted
-            self._chooser.complain(self._policy, error)
-
-    def closed(self) -> None:
-        """Tell the policy that the lease is closed."""
-        try:
-            self._policy.closed(self._request, self.candidate)
-        except Exception as error:  # noqa: BLE001 - the plugin boundary: contained, named, counted
-            self._chooser.complain(self._policy, error)

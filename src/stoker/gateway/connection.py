@@ -1,149 +1,126 @@
-"""One HTTP/1.1 connection to an engine, framed by h11."""
+"""One HTTP/1.1 connection to an engine: a request out, an answer in, and again."""
 
 from __future__ import annotations
 
-from typing import Self
-
-import h11
-import trio
+from typing import Protocol
 
 from stoker.errors import UpstreamError
-from stoker.gateway.dialling import Origin, Stream
-from stoker.gateway.failures import CutShort, NoAnswer, NotHttp, Unsendable
-from stoker.gateway.headers import HeaderList
+from stoker.gateway.dialling import Origin
+from stoker.gateway.failures import CutShort, NoAnswer, NotHttp
+from stoker.gateway.framing import LONGEST_ANSWER_HEAD, AnswerReader, FramingError
+from stoker.gateway.hub import Channel
 
-LONGEST_HEAD = 100 * 1024
-MOST_INFORMATIONAL = 32
-_RECEIVE = 64 * 1024
 _JOINED_BODY = 64 * 1024  # up to this size a body is sent in one piece with its head
 
 
+class Transport(Protocol):
+    """What carries the bytes. ``OSError`` says that it broke."""
+
+    async def receive(self) -> bytes:
+        """The next bytes; empty at the end."""
+        ...
+
+    async def send_all(self, data: bytes) -> None:
+        """Send; waits while the engine is slow."""
+        ...
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether a connection that should be silent isn't."""
+        ...
+
+    def close(self) -> None:
+        """Close at once."""
+        ...
+
+
 class Connection:
-    """A connection that carries one exchange at a time."""
+    """A connection that carries one exchange at a time. ``reader`` has the answer's status and headers.
 
-    def __init__(self, origin: Origin, stream: Stream) -> None:
+    ``channel`` is the transport where the hub can read from it, and None where bytes are not what they seem (TLS).
+    """
+
+    __slots__ = ("_failure", "_origin", "_transport", "_unsent", "channel", "reader")
+
+    def __init__(self, origin: Origin, transport: Transport, reader: AnswerReader) -> None:
         self._origin = origin
-        self._stream = stream
-        self.socket = (stream.transport_stream if isinstance(stream, trio.SSLStream) else stream).socket
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=LONGEST_HEAD)
-        self._heard = False
+        self._transport = transport
         self._unsent = False
-        self._complete = False
         self._failure: UpstreamError | None = None
+        self.channel = transport if isinstance(transport, Channel) else None
+        self.reader = reader
 
-    async def exchange(self, method: bytes, target: bytes, headers: HeaderList, body: bytes) -> Response:
-        """Send a request and wait for the head of its answer. Raises NoAnswer, CutShort, NotHttp or Unsendable."""
-        self._heard = self._complete = False
-        head = self._head(method, target, headers, body)
+    async def exchange(self, head: bytes, body: bytes) -> None:
+        """Send a request, and return when the head of its answer is there. Raises NoAnswer, CutShort or NotHttp."""
+        reader = self.reader
+        reader.begin()
         try:
             if len(body) <= _JOINED_BODY:
-                await self._stream.send_all(head + body)
+                await self._transport.send_all(head + body)
             else:
-                await self._stream.send_all(head)
-                await self._stream.send_all(body)
-        except trio.BrokenResourceError:
+                await self._transport.send_all(head)
+                await self._transport.send_all(body)
+        except OSError:
             self._unsent = True  # it may have answered before it hung up: that it wants no such body, for one
-        for _ in range(MOST_INFORMATIONAL):
-            event = await self._event()
-            if isinstance(event, h11.Response):
-                return Response(self, event.status_code, list(event.headers))
-        raise NotHttp(f"{self._origin.url} sent {MOST_INFORMATIONAL} informational answers and no other")
+        heard = 0
+        while not reader.status:
+            heard += await self._hear(heard)
+            if heard > LONGEST_ANSWER_HEAD and not reader.status:
+                raise NotHttp(f"{self._origin.url} sent what is no HTTP answer: its head does not end")
 
-    async def chunk(self) -> bytes:
+    async def read(self) -> bytes:
         """The next bytes of the body, all that came at once; empty at its end. Raises CutShort or NotHttp."""
-        if self._failure is not None:
-            raise self._failure
-        parts: list[bytes] = []
-        while not self._complete:
+        reader = self.reader
+        while True:
+            body = reader.take()
+            if body or reader.complete:
+                return body
+            if self._failure is not None:
+                raise self._failure
             try:
-                event = self._parse()
+                await self._hear(1)
             except UpstreamError as failure:
-                if not parts:
-                    raise
                 self._failure = failure  # what came before it first
-                break
-            if isinstance(event, h11.Data):
-                parts.append(bytes(event.data))
-            elif isinstance(event, h11.EndOfMessage):
-                self._complete = True
-            elif parts:
-                break
-            else:
-                await self._receive()
-        return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def finish(self) -> bool:
-        """Make ready for another exchange, and say whether there can be one."""
-        if not self._complete or self._unsent or self._http.trailing_data[0]:
-            return False
-        try:
-            self._http.start_next_cycle()
-        except h11.LocalProtocolError:  # one of the two sides said "close"
-            return False
-        return True
+    def fail(self, error: OSError | FramingError) -> None:
+        """Somebody else read from the connection, and met ``error``: :meth:`read` raises it, after what came before."""
+        self._failure = self._broken(error)
+
+    def _broken(self, error: OSError | FramingError | None) -> UpstreamError:
+        if isinstance(error, FramingError):
+            return NotHttp(f"{self._origin.url} sent what is no HTTP answer: {error}")
+        return CutShort(f"{self._origin.url} {'broke off its answer' if error is None else 'reset the connection'}")
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether another exchange can follow."""
+        reader = self.reader
+        return reader.complete and not reader.excess and not self._unsent and reader.keeps_alive
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the engine closed it while nobody used it, or said something unasked."""
+        return self._transport.is_stale
 
     def close(self) -> None:
         """Close at once, whatever is under way."""
-        self.socket.close()
+        self._transport.close()
 
-    def _head(self, method: bytes, target: bytes, headers: HeaderList, body: bytes) -> bytes:
-        """The request's head. All of the request is run through h11's state machine, the body without being copied."""
-        framed = [(b"host", self._origin.authority), *headers, (b"content-length", b"%d" % len(body))]
+    async def _hear(self, heard: int) -> int:
+        """Receive once, and return how much. ``heard`` says whether anything of this answer came before."""
         try:
-            request = h11.Request(method=method, target=self._origin.target(target), headers=framed)
-            head: bytes = self._http.send(request)
-            self._http.send_with_data_passthrough(h11.Data(data=body))
-            self._http.send(h11.EndOfMessage())
-        except h11.LocalProtocolError as wrong:
-            raise Unsendable(f"the request can't be sent to {self._origin.url}: {wrong}") from wrong
-        return head
-
-    async def _event(self) -> h11.Event:
-        while True:
-            event = self._parse()
-            if event is not None:
-                return event
-            await self._receive()
-
-    def _parse(self) -> h11.Event | None:
-        """The next event, or None if it needs more data."""
+            data = await self._transport.receive()
+        except OSError as error:
+            if heard:
+                raise self._broken(error) from error
+            raise NoAnswer(f"{self._origin.url} reset the connection") from error
         try:
-            event = self._http.next_event()
-        except h11.RemoteProtocolError as wrong:
-            if self._http.trailing_data[1]:
-                raise CutShort(f"{self._origin.url} broke off its answer") from wrong
-            raise NotHttp(f"{self._origin.url} sent what is no HTTP answer: {wrong}") from wrong
-        if isinstance(event, type):  # h11.NEED_DATA, h11.PAUSED
-            return None
-        return event
-
-    async def _receive(self) -> None:
-        try:
-            data = await self._stream.receive_some(_RECEIVE)
-        except trio.BrokenResourceError as broken:
-            failure = CutShort if self._heard else NoAnswer
-            raise failure(f"{self._origin.url} reset the connection") from broken
-        if not data and not self._heard:
-            raise NoAnswer(f"{self._origin.url} closed the connection without an answer")
-        self._heard = True
-        self._http.receive_data(bytes(data))
-
-
-class Response:
-    """The answer of an engine. Iterating over it gives the bytes of its body as they come."""
-
-    __slots__ = ("_connection", "headers", "status")
-
-    def __init__(self, connection: Connection, status: int, headers: HeaderList) -> None:
-        self._connection = connection
-        self.status = status
-        self.headers = headers
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        chunk = await self._connection.chunk()
-        if not chunk:
-            raise StopAsyncIteration
-        return chunk
+            if data:
+                self.reader.feed(data)
+            elif heard:
+                self.reader.end()
+            else:
+                raise NoAnswer(f"{self._origin.url} closed the connection without an answer")
+        except FramingError as wrong:
+            raise self._broken(wrong if data else None) from wrong
+        return len(data)

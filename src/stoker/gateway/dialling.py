@@ -13,11 +13,10 @@ import attrs
 import trio
 
 from stoker.gateway.failures import Exhausted, NotConnected
+from stoker.gateway.hub import PIECE, Channel, Hub
 
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 4}
-
-Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 @attrs.frozen
@@ -54,21 +53,54 @@ class Origin:
         return self.prefix + target
 
 
-class Dialler:
-    """Opens connections, each within ``timeout_seconds``."""
+class SecureTransport:
+    """TLS over a socket that Trio waits for: the hub can't relay what it can't read."""
 
-    def __init__(self, timeout_seconds: float, make_ssl_context: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
+        self._stream = stream
+        self._socket = stream.transport_stream.socket
+
+    async def receive(self) -> bytes:
+        """The next bytes; empty at the end. Raises OSError where the connection broke."""
+        try:
+            return bytes(await self._stream.receive_some(PIECE))
+        except trio.BrokenResourceError as broken:
+            raise ConnectionError(str(broken)) from broken
+
+    async def send_all(self, data: bytes) -> None:
+        """Send. Raises OSError where the connection broke."""
+        try:
+            await self._stream.send_all(data)
+        except trio.BrokenResourceError as broken:
+            raise ConnectionError(str(broken)) from broken
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether there is something to read on it, be it its end."""
+        return self._socket.is_readable()
+
+    def close(self) -> None:
+        """Close at once."""
+        self._socket.close()
+
+
+class Dialler:
+    """Opens connections, each within ``timeout_seconds``, over channels of ``hub``."""
+
+    def __init__(self, hub: Hub, timeout_seconds: float, make_ssl_context: Callable[[], ssl.SSLContext]) -> None:
+        self._hub = hub
         self._timeout_seconds = timeout_seconds
         self._make_ssl_context = make_ssl_context
         self._ssl_context: ssl.SSLContext | None = None
 
-    async def dial(self, origin: Origin) -> Stream:
+    async def dial(self, origin: Origin) -> Channel | SecureTransport:
         """A fresh connection. Raises NotConnected, or Exhausted where it is our own fault."""
         try:
             with trio.fail_after(self._timeout_seconds):
                 stream = await trio.open_tcp_stream(origin.host, origin.port)
                 notice_vanished_peer(stream.socket)
-                return await self._secure(stream, origin) if origin.tls else stream
+                if origin.tls:
+                    return await self._secure(stream, origin)
         except trio.TooSlowError:
             message = f"no connection to {origin.url} within {self._timeout_seconds:g} seconds"
             raise NotConnected(message) from None
@@ -78,8 +110,9 @@ class Dialler:
                 raise Exhausted(f"can't open another connection to {origin.url}: {cause.strerror}") from wrong
             reason = (isinstance(cause, OSError) and cause.strerror) or str(cause)
             raise NotConnected(f"can't connect to {origin.url}: {reason}") from wrong
+        return self._hub.watch(plain_socket(stream))
 
-    async def _secure(self, stream: trio.SocketStream, origin: Origin) -> Stream:
+    async def _secure(self, stream: trio.SocketStream, origin: Origin) -> SecureTransport:
         if self._ssl_context is None:  # reads every certificate authority there is
             self._ssl_context = await trio.to_thread.run_sync(self._make_ssl_context)
         secured = trio.SSLStream(stream, self._ssl_context, server_hostname=origin.host, https_compatible=True)
@@ -90,7 +123,12 @@ class Dialler:
             if isinstance(wrong, trio.BrokenResourceError):
                 raise NotConnected(f"no TLS with {origin.url}: {wrong.__cause__ or wrong}") from wrong
             raise
-        return secured
+        return SecureTransport(secured)
+
+
+def plain_socket(stream: trio.SocketStream) -> socket.socket:
+    """The socket of a stream as the standard library has it, taken away from Trio."""
+    return socket.socket(fileno=stream.socket.detach())
 
 
 def notice_vanished_peer(sock: socket.socket | trio.socket.SocketType) -> None:

@@ -12,14 +12,19 @@ import trio
 from stoker.errors import UpstreamError
 from stoker.gateway.admission import WaitingRoom
 from stoker.gateway.answers import Answer, error
-from stoker.gateway.asking import Asked, read
+from stoker.gateway.asking import Asked, BodyReader
 from stoker.gateway.budget import RetryBudget
+from stoker.gateway.connection import Connection
 from stoker.gateway.counters import Counters
 from stoker.gateway.failures import Exhausted, Unsendable
-from stoker.gateway.headers import HeaderList, for_engine, request_id_of
-from stoker.gateway.relay import Relay, Sink, deliver
+from stoker.gateway.headers import RequestIds
+from stoker.gateway.heading import Heading
+from stoker.gateway.measures import Measures
+from stoker.gateway.relay import Relay, deliver
 from stoker.gateway.routing import Lease, Prospect, RoutingTable, Ticket
+from stoker.gateway.streaming import Sink
 from stoker.gateway.upstream import UpstreamPool
+from stoker.gateway.usage import usage_in
 from stoker.model import RouteRequest
 from stoker.settings import GatewaySettings
 
@@ -28,20 +33,11 @@ logger = logging.getLogger("stoker.gateway")
 MOST_ATTEMPTS = 3  # a request that kills its engine must not go round the fleet
 FOUND_FAILING_SECONDS = 2.0
 SEEN_GONE_SECONDS = 0.1  # the exit of an engine is seen about when its connections break
+CLIENT_GONE = 499  # what nginx logs for it
 
 Report = Callable[[str, int, str], None]
 Probed = Callable[[str, int], Awaitable[None]]
-
-
-@attrs.frozen
-class ProxyRequest:
-    """A request to be proxied. ``path`` is decoded; the names of ``headers`` are lower case; ``body`` is whole."""
-
-    path: str
-    query: bytes
-    headers: HeaderList
-    body: bytes
-    method: bytes = b"POST"
+Rewrite = Callable[[bytes, bytes, str], bytes]
 
 
 class _Kind(enum.Enum):
@@ -60,11 +56,33 @@ class _Failure:
     answer: Answer
 
 
-@attrs.frozen
 class _Job:
-    request: ProxyRequest
-    request_id: bytes
-    asked: Asked
+    """A request under way, and what is to be measured of it."""
+
+    __slots__ = (
+        "asked",
+        "body",
+        "engine_id",
+        "first_byte_at",
+        "heading",
+        "model",
+        "request_id",
+        "sent_bytes",
+        "status",
+        "stream",
+    )
+
+    def __init__(self, heading: Heading, body: bytes, request_id: bytes) -> None:
+        self.heading = heading
+        self.body = body
+        self.request_id = request_id
+        self.asked = ""
+        self.stream = False
+        self.model = ""
+        self.engine_id = ""
+        self.status = CLIENT_GONE
+        self.first_byte_at: float | None = None
+        self.sent_bytes = 0
 
 
 _FAILURES = {500: _Kind.DOUBTFUL, 502: _Kind.UNAVAILABLE, 503: _Kind.UNAVAILABLE, 504: _Kind.UNAVAILABLE}
@@ -74,17 +92,30 @@ class Forwarder:
     """Forwards requests to engines of the table through the pool.
 
     ``report(engine_id, incarnation, error)`` is told of every engine that failed a request. ``probed(engine_id,
-    incarnation)`` returns once the engine has answered a probe since, or takes no requests any more.
+    incarnation)`` returns once the engine has answered a probe since, or takes no requests any more. ``reader`` finds
+    out which model a request is for, and ``rewrite(content_type, body, name)`` makes it ask for another.
     """
 
     def __init__(
-        self, table: RoutingTable, pool: UpstreamPool, settings: GatewaySettings, report: Report, probed: Probed
+        self,
+        table: RoutingTable,
+        pool: UpstreamPool,
+        settings: GatewaySettings,
+        report: Report,
+        probed: Probed,
+        reader: BodyReader,
+        rewrite: Rewrite,
+        measures: Measures,
     ) -> None:
+        self._ids = RequestIds()
         self._table = table
         self._pool = pool
-        self._settings = settings
         self._report = report
         self._probed = probed
+        self._reader = reader
+        self._rewrite = rewrite
+        self._measures = measures
+        self._queue_seconds = settings.queue_seconds
         self._room = WaitingRoom(table, settings)
         self._budget = RetryBudget(settings.retry_ratio, table.clock)
 
@@ -93,26 +124,47 @@ class Forwarder:
         """What was counted so far."""
         return self._table.counters
 
-    async def forward(self, request: ProxyRequest, sink: Sink) -> None:
-        """Answer ``request`` into ``sink``, always: with an engine's answer or an error.
+    async def refuse(self, answer: Answer, sink: Sink, heading: Heading | None) -> None:
+        """Answer a request into ``sink`` that nobody is to see, and count it. ``heading`` is there if it was read."""
+        self.counters.requests += 1
+        self.counters.refused += 1
+        self._measures.finished("", "", heading.path if heading else "", answer.status, 0.0, 0.0)
+        await deliver(answer, sink, self._ids.of(heading.fields.get(b"x-request-id") if heading else None))
 
-        Cancelling it ends the engine's work on it at once and gives its lease or its place in the queue back.
+    async def forward(self, heading: Heading, body: bytes, sink: Sink) -> None:
+        """Answer a request into ``sink``, always: with an engine's answer or an error. ``body`` is whole.
+
+        Cancelling it ends the engine's work on it at once and gives its lease or its place in the queue back. Raises
+        what the sink raises.
         """
+        began = self._table.clock()
         self.counters.requests += 1
         self._budget.deposit()
-        request_id = request_id_of(request.headers)
-        asked = await read(request.headers, request.body)
+        job = _Job(heading, body, self._ids.of(heading.fields.get(b"x-request-id")))
+        try:
+            answer = await self._answer(job, sink)
+            if answer is not None:
+                job.status = answer.status
+                await deliver(answer, sink)
+                job.first_byte_at = self._table.clock()
+        except BaseException:  # cancelled, or the sink said so
+            job.status = CLIENT_GONE
+            raise
+        finally:
+            now = self._table.clock()
+            first_byte = None if job.first_byte_at is None else job.first_byte_at - began
+            self._measures.finished(job.model, job.engine_id, heading.path, job.status, now - began, first_byte)
+            if job.engine_id:
+                self._measures.relayed(job.model, job.engine_id, len(body), job.sent_bytes)
+
+    async def _answer(self, job: _Job, sink: Sink) -> Answer | None:
+        """The answer, unless it was relayed already."""
+        asked = await self._read(job)
         if isinstance(asked, Answer):
             self.counters.refused += 1
-            answer: Answer | None = asked
-        else:
-            answer = await self._serve(_Job(request, request_id, asked), sink)
-        if answer is not None:
-            await deliver(answer, sink, request_id)
-
-    async def _serve(self, job: _Job, sink: Sink) -> Answer | None:
-        """Try engines until one answers. The answer is returned, unless it was relayed already."""
-        ticket = Ticket(self._route_request(job), self._settings.queue_seconds)
+            return self._ours(asked, job)
+        job.asked, job.stream = asked.model, asked.stream
+        ticket = Ticket(self._route_request(job), self._queue_seconds)
         failure: _Failure | None = None
         for attempt in range(1, MOST_ATTEMPTS + 1):
             admitted = await self._room.admit(ticket)
@@ -120,7 +172,8 @@ class Forwarder:
                 if failure is not None:
                     break
                 self.counters.refused += 1
-                return admitted
+                job.model = self._table.proper_name(asked.model)
+                return self._ours(admitted, job)
             self.counters.retries += attempt > 1
             try:
                 outcome = await self._attempt(job, admitted, sink)
@@ -136,24 +189,26 @@ class Forwarder:
         return failure.answer
 
     async def _attempt(self, job: _Job, lease: Lease, sink: Sink) -> Answer | _Failure | None:
-        backend, request = lease.backend, job.request
-        relay = Relay(lease, sink, job.request_id)
-        target = request.path.encode() + (b"?" + request.query if request.query else b"")
-        headers = for_engine(
-            request.headers, request_id=job.request_id, api_key=backend.api_key, streamed=job.asked.stream
-        )
+        backend = lease.backend
+        job.model, job.engine_id = backend.model, backend.engine_id
+        relay = Relay(lease, sink, job.request_id, self._measures, self._table.clock)
         try:
-            async with self._pool.request(backend, request.method, target, headers, request.body) as response:
-                answer = await relay.run(response)
+            connection = await self._send(job, lease)
+            try:
+                answer = await relay.run(connection)
+            finally:
+                self._pool.give_back(backend.base_url, connection)
+                self._measure(job, relay)
         except Exhausted as ours:
             logger.warning("%s", ours)
-            return error(503, f"the gateway has reached a limit of its machine: {ours}", code="exhausted", retry=True)
+            message = f"the gateway has reached a limit of its machine: {ours}"
+            return self._ours(error(503, message, code="exhausted", retry=True), job)
         except Unsendable as theirs:
-            return error(400, str(theirs), code="invalid_header")
+            return self._ours(error(400, str(theirs), code="invalid_header"), job)
         except UpstreamError as broken:
             self._suspect(lease, str(broken))
             message = f"the engine {backend.engine_id} failed: {broken}"
-            return _Failure(_Kind.BROKEN, error(502, message, code="engine_failed"))
+            return _Failure(_Kind.BROKEN, self._ours(error(502, message, code="engine_failed"), job))
         if relay.trouble is not None:
             self.counters.stream_errors += 1
             self._suspect(lease, relay.trouble)
@@ -163,11 +218,42 @@ class Forwarder:
             return _Failure(kind, answer)
         else:
             lease.succeeded()
+            if answer is not None:
+                job.sent_bytes = len(answer.body)
         return answer
+
+    async def _read(self, job: _Job) -> Asked | Answer:
+        content_type = job.heading.fields.get(b"content-type", b"")
+        if len(job.body) <= self._reader.large_body:
+            return self._reader.read(content_type, job.body)
+        return await trio.to_thread.run_sync(self._reader.read, content_type, job.body)
+
+    async def _renamed(self, job: _Job, name: str) -> bytes:
+        content_type = job.heading.fields.get(b"content-type", b"")
+        if len(job.body) <= self._reader.large_body:
+            return self._rewrite(content_type, job.body, name)
+        return await trio.to_thread.run_sync(self._rewrite, content_type, job.body, name)
+
+    async def _send(self, job: _Job, lease: Lease) -> Connection:
+        heading, body, backend = job.heading, job.body, lease.backend
+        if backend.renames and job.asked in backend.renames:
+            body = await self._renamed(job, backend.renames[job.asked])
+        lines = heading.lines(streamed=job.stream)
+        return await self._pool.request(backend, heading.target, lines, job.request_id, body)
+
+    def _measure(self, job: _Job, relay: Relay) -> None:
+        """Note what the relay says of the answer, however it ended."""
+        if relay.started:
+            job.status = relay.status
+            job.first_byte_at = relay.first_byte_at
+            job.sent_bytes = relay.sent_bytes
+        usage = usage_in(relay.tail)
+        if usage is not None:
+            self._measures.tokens(job.model, job.engine_id, usage)
 
     async def _may_retry(self, failure: _Failure, lease: Lease, ticket: Ticket) -> bool:
         """Whether another attempt makes sense; for that, see what becomes of the engine that failed."""
-        ticket.excluded.add(lease.term)
+        ticket.excluded |= {lease.term}
         doubtful, broken = failure.kind is _Kind.DOUBTFUL, failure.kind is _Kind.BROKEN
         alone = broken and self._table.prospect(ticket) is Prospect.NONE
         with trio.move_on_after(FOUND_FAILING_SECONDS if doubtful or alone else SEEN_GONE_SECONDS):
@@ -188,15 +274,19 @@ class Forwarder:
             lease.suspect()
         self._report(backend.engine_id, backend.incarnation, what)
 
+    def _ours(self, answer: Answer, job: _Job) -> Answer:
+        """An answer that no engine gave, with what an engine's has."""
+        return attrs.evolve(answer, headers=[*answer.headers, (b"x-request-id", job.request_id)])
+
     def _route_request(self, job: _Job) -> RouteRequest:
-        request, needs = job.request, self._table.needs
+        needs, heading = self._table.needs, job.heading
         headers = {}
         if "headers" in needs:
-            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in heading.headers}
         return RouteRequest(
             request_id=job.request_id.decode(),
-            model=job.asked.model,
-            path=request.path,
+            model=job.asked,
+            path=heading.path,
             headers=headers,
-            body=request.body if "body" in needs else b"",
+            body=job.body if "body" in needs else b"",
         )

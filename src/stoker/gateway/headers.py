@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+from stoker.gateway.failures import Unsendable
 
 HeaderList = Sequence[tuple[bytes, bytes]]
+Fields = Mapping[bytes, bytes]
+"""The last value of each header, by its lower-case name."""
 
 _HOP_BY_HOP = frozenset(
     {
@@ -32,8 +37,13 @@ _NOT_TO_ENGINES = _HOP_BY_HOP | {
     b"x-api-key",
     b"x-request-id",
 }
+_NOT_TO_ENGINES_OF_A_STREAM = _NOT_TO_ENGINES | {b"accept-encoding"}
 _NOT_TO_CLIENTS = _HOP_BY_HOP | {b"alt-svc", b"content-length", b"date", b"x-request-id", b"x-stoker-engine"}
 _LONGEST_REQUEST_ID = 128
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,%d}" % _LONGEST_REQUEST_ID)
+_TARGET = re.compile(rb"/[\x21-\x7e]*")
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 
 def find(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:
@@ -44,43 +54,76 @@ def find(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:
     return None
 
 
-def passing(headers: HeaderList, barred: frozenset[bytes]) -> list[tuple[bytes, bytes]]:
-    """The headers, without those ``barred`` and those that a ``Connection`` header names."""
-    passed = [header for header in headers if header[0] not in barred]
+def unwritable(target: bytes, headers: HeaderList) -> str | None:
+    """What of a request's head can't be written as HTTP/1.1: HTTP/2 and ASGI carry it without looking."""
+    if _TARGET.fullmatch(target) is None:
+        return "the path of the request holds characters that no path has"
     for name, value in headers:
-        if name == b"connection":
-            named = {token.strip() for token in value.lower().split(b",")}
-            passed = [header for header in passed if header[0] not in named]
-    return passed
+        if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
+            return f"the header {name[:100]!r} holds characters that no header has"
+    return None
 
 
-def for_engine(
-    headers: HeaderList, *, request_id: bytes, api_key: str | None, streamed: bool
-) -> list[tuple[bytes, bytes]]:
-    """What an engine is told of a client's request; its ``Host`` and framing are the upstream connection's to add.
+def for_engine(headers: HeaderList, fields: Fields, *, streamed: bool) -> bytes:
+    """The lines of a client's request that an engine is told; what depends on the engine is not among them.
 
     A stream is asked for uncompressed, since an error event could not be put into it otherwise.
     """
-    passed = passing(headers, _NOT_TO_ENGINES)
-    if streamed or find(passed, b"accept-encoding") is None:
-        passed = [header for header in passed if header[0] != b"accept-encoding"]
+    passed = _passing(headers, fields, _NOT_TO_ENGINES_OF_A_STREAM if streamed else _NOT_TO_ENGINES)
+    if streamed or b"accept-encoding" not in fields:
         passed.append((b"accept-encoding", b"identity"))
-    if api_key is not None:
-        passed.append((b"authorization", b"Bearer " + api_key.encode()))
+    return b"".join([b"%b: %b\r\n" % header for header in passed])
+
+
+def for_client(headers: HeaderList, fields: Fields, *, engine_id: str, request_id: bytes) -> list[tuple[bytes, bytes]]:
+    """What a client is told of an engine's answer. Its framing is the sink's to add."""
+    passed = _passing(headers, fields, _NOT_TO_CLIENTS)
+    passed.append((b"x-stoker-engine", engine_id.encode()))
     passed.append((b"x-request-id", request_id))
     return passed
 
 
-def for_client(headers: HeaderList, *, engine_id: str) -> list[tuple[bytes, bytes]]:
-    """What a client is told of an engine's answer. Its framing is the sink's to add."""
-    passed = passing(headers, _NOT_TO_CLIENTS)
-    passed.append((b"x-stoker-engine", engine_id.encode()))
-    return passed
+def request_head(
+    target: bytes, authority: bytes, lines: bytes, *, request_id: bytes, api_key: str | None, length: int
+) -> bytes:
+    """The head of a POST, for the wire. ``lines`` are from :func:`for_engine`. Raises Unsendable."""
+    key = b"" if api_key is None else _bearer(api_key)
+    return b"POST %b HTTP/1.1\r\nhost: %b\r\n%b%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
+        target,
+        authority,
+        lines,
+        key,
+        request_id,
+        length,
+    )
 
 
-def request_id_of(headers: HeaderList) -> bytes:
-    """The client's ``X-Request-ID`` if it can be passed on as it is, or a new one."""
-    given = find(headers, b"x-request-id")
-    if given and len(given) <= _LONGEST_REQUEST_ID and all(0x21 <= byte <= 0x7E for byte in given):
-        return given
-    return secrets.token_hex(16).encode()
+class RequestIds:
+    """The ids of requests. Those it makes itself count up from a random number, which is cheaper than random ones."""
+
+    def __init__(self) -> None:
+        self._beginning = secrets.token_hex(8).encode()
+        self._count = secrets.randbits(32)
+
+    def of(self, given: bytes | None) -> bytes:
+        """The client's ``X-Request-ID`` if it can be passed on as it is, or a new one."""
+        if given is not None and _REQUEST_ID.fullmatch(given) is not None:
+            return given
+        self._count += 1
+        return b"%b%016x" % (self._beginning, self._count)
+
+
+def _bearer(api_key: str) -> bytes:
+    value = b"Bearer " + api_key.encode()
+    if _VALUE.fullmatch(value) is None:
+        raise Unsendable("the engine's API key can't stand in a header; see what api_key_env names")
+    return b"authorization: %b\r\n" % value
+
+
+def _passing(headers: HeaderList, fields: Fields, barred: frozenset[bytes]) -> list[tuple[bytes, bytes]]:
+    """The headers, without those ``barred`` and those that a ``Connection`` header names."""
+    if fields.get(b"connection", b"keep-alive").lower() not in (b"keep-alive", b"close"):
+        barred = barred.union(
+            token.strip() for name, value in headers if name == b"connection" for token in value.lower().split(b",")
+        )
+    return [header for header in headers if header[0] not in barred]

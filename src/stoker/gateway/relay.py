@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 from stoker.errors import UpstreamError
 from stoker.gateway.answers import Answer, error_body
-from stoker.gateway.connection import Response
-from stoker.gateway.events import EventGate, speaks_of_error
-from stoker.gateway.headers import HeaderList, find, for_client
+from stoker.gateway.connection import Connection
+from stoker.gateway.events import EventGate
+from stoker.gateway.headers import HeaderList, for_client
+from stoker.gateway.measures import Measures
 from stoker.gateway.routing import Lease
+from stoker.gateway.streaming import Sink, Stream
+from stoker.gateway.usage import TAIL_BYTES
 
 HELD_ANSWER = 256 * 1024  # bytes; up to here an answer is sent only when it is whole
 
 
-class Sink(Protocol):
-    """Where an answer goes. All methods wait while the client is slow, and can be cancelled."""
-
-    async def start(self, status: int, headers: HeaderList) -> None:
-        """The head. Without a ``content-length`` among ``headers`` the sink chooses the framing."""
-        ...
-
-    async def send(self, data: bytes) -> None:
-        """Some of the body."""
-        ...
-
-    async def finish(self, data: bytes = b"") -> None:
-        """The last of the body, and its proper end."""
-        ...
-
-    async def abort(self) -> None:
-        """End without a proper end: the connection must close so that the client sees that something is missing."""
-        ...
-
-
-async def deliver(answer: Answer, sink: Sink, request_id: bytes) -> None:
-    """Send a whole answer."""
-    headers = [*answer.headers, (b"x-request-id", request_id)]
-    if answer.status not in (204, 304):
-        headers.append((b"content-length", b"%d" % len(answer.body)))
-    await sink.start(answer.status, headers)
+async def deliver(answer: Answer, sink: Sink, request_id: bytes | None = None) -> None:
+    """Send a whole answer. ``request_id`` is given for one of ours, which does not have it yet."""
+    headers = answer.headers if request_id is None else [*answer.headers, (b"x-request-id", request_id)]
+    await sink.start(answer.status, headers, len(answer.body))
     await sink.finish(answer.body)
 
 
@@ -47,96 +28,85 @@ class Relay:
     """Relays one answer to ``sink``.
 
     ``started`` says whether anything of it was sent, after which nothing can be taken back. ``trouble`` is what went
-    wrong after that: an engine that died, or one that said so itself.
+    wrong after that: an engine that died, or one that said so itself. ``status``, ``first_byte_at``, ``sent_bytes`` and
+    ``tail`` (the last of the body) are there for whoever measures.
     """
 
-    def __init__(self, lease: Lease, sink: Sink, request_id: bytes) -> None:
+    def __init__(
+        self, lease: Lease, sink: Sink, request_id: bytes, measures: Measures, clock: Callable[[], float]
+    ) -> None:
         self.started = False
         self.trouble: str | None = None
+        self.status = 0
+        self.first_byte_at: float | None = None
+        self.sent_bytes = 0
+        self.tail = b""
         self._lease = lease
         self._sink = sink
         self._request_id = request_id
+        self._measures = measures
+        self._clock = clock
 
-    async def run(self, response: Response) -> Answer | None:
-        """Relay ``response``, or return it if it is small enough to be held back until it was whole.
+    async def run(self, connection: Connection) -> Answer | None:
+        """Relay the answer on ``connection``, or return it if it was small enough to be held back until it was whole.
 
         Raises UpstreamError only while nothing was sent.
         """
-        self._lease.progress()
-        headers = for_client(response.headers, engine_id=self._lease.backend.engine_id)
-        length = find(response.headers, b"content-length")
-        content_type = (find(response.headers, b"content-type") or b"").lower()
-        encoded = find(response.headers, b"content-encoding") not in (None, b"identity")
-        if content_type.startswith(b"text/event-stream") and not encoded:
-            await self._relay_events(response, headers)
-        elif response.status < 400 and length is None and not content_type.startswith(b"application/json"):
-            await self._relay_bytes(response, headers, [])
+        self._lease.progress(self._clock())
+        answer = connection.reader
+        fields = answer.fields
+        backend = self._lease.backend
+        headers = for_client(answer.headers, fields, engine_id=backend.engine_id, request_id=self._request_id)
+        given = fields.get(b"content-length")
+        length = None if given is None else int(given)
+        content_type = fields.get(b"content-type", b"")
+        if content_type[:17].lower() == b"text/event-stream" and _is_plain(fields):
+            await self._relay(connection, headers, None, b"", EventGate())
+        elif length is None and answer.status < 400 and content_type[:16].lower() != b"application/json":
+            await self._relay(connection, headers, None, b"", None)
         else:
-            return await self._hold(response, headers, length)
+            return await self._hold(connection, headers, length)
         return None
 
-    async def _hold(self, response: Response, headers: HeaderList, length: bytes | None) -> Answer | None:
-        held: list[bytes] = []
-        size = 0
-        if length is None or int(length) <= HELD_ANSWER:
-            async for chunk in response:
-                self._lease.progress()
-                held.append(chunk)
-                size += len(chunk)
-                if size > HELD_ANSWER:
-                    break
-            else:
-                return Answer(response.status, headers, b"".join(held))
-        framing = [] if length is None else [(b"content-length", length)]
-        await self._relay_bytes(response, [*headers, *framing], held)
+    async def _hold(self, connection: Connection, headers: HeaderList, length: int | None) -> Answer | None:
+        held = b""
+        if length is None or length <= HELD_ANSWER:
+            held = await connection.read()
+            while not connection.reader.complete and len(held) <= HELD_ANSWER:
+                held += await connection.read()
+            if connection.reader.complete and len(held) <= HELD_ANSWER:
+                self.tail = held[-TAIL_BYTES:]
+                return Answer(connection.reader.status, headers, held)
+        await self._relay(connection, headers, length, held, None)
         return None
 
-    async def _relay_bytes(self, response: Response, headers: HeaderList, held: list[bytes]) -> None:
+    async def _relay(
+        self, connection: Connection, headers: HeaderList, length: int | None, held: bytes, gate: EventGate | None
+    ) -> None:
+        backend = self._lease.backend
+        gaps = self._measures.gaps(backend.model, backend.engine_id)
+        stream = Stream(connection, self._sink, self._lease, self._clock, gate, gaps)
         try:
-            for chunk in held:
-                await self._send(response, headers, chunk)
-            async for chunk in response:
-                self._lease.progress()
-                await self._send(response, headers, chunk)
-        except UpstreamError as broken:
-            if not self.started:
-                raise
-            self.trouble = str(broken)
-            await self._sink.abort()
-        else:
-            await self._finish(response, headers, b"")
-
-    async def _relay_events(self, response: Response, headers: HeaderList) -> None:
-        gate = EventGate()
-        try:
-            async for chunk in response:
-                self._lease.progress()
-                events = gate.feed(chunk)
-                if events:
-                    if self.trouble is None and speaks_of_error(events):
-                        self.trouble = "it sent an error in the stream"
-                    await self._send(response, headers, events)
-        except UpstreamError as broken:
-            if not self.started:
-                raise
-            self.trouble = str(broken)
-            await self._sink.send(_last_words(self._lease.backend.engine_id, broken, torn=gate.torn))
-            await self._sink.abort()
-        else:
-            await self._finish(response, headers, gate.rest())
-
-    async def _send(self, response: Response, headers: HeaderList, data: bytes) -> None:
-        await self._start(response, headers)
-        await self._sink.send(data)
-
-    async def _finish(self, response: Response, headers: HeaderList, data: bytes) -> None:
-        await self._start(response, headers)
-        await self._sink.finish(data)
-
-    async def _start(self, response: Response, headers: HeaderList) -> None:
-        if not self.started:
+            first = held or await stream.first()
+            self.status = connection.reader.status
+            self.first_byte_at = self._clock()
             self.started = True
-            await self._sink.start(response.status, [*headers, (b"x-request-id", self._request_id)])
+            await self._sink.start(self.status, headers, length)
+            await stream.run(first)
+        except UpstreamError as broken:
+            if not self.started:
+                raise
+            self.trouble = str(broken)
+            if gate is not None:
+                await self._sink.send(_last_words(backend.engine_id, broken, torn=gate.torn))
+            await self._sink.abort()
+        finally:
+            self.sent_bytes, self.tail = stream.sent_bytes, stream.tail
+            self.trouble = self.trouble or stream.trouble
+
+
+def _is_plain(fields: dict[bytes, bytes]) -> bool:
+    return fields.get(b"content-encoding", b"identity") == b"identity"
 
 
 def _last_words(engine_id: str, broken: UpstreamError, *, torn: bool) -> bytes:

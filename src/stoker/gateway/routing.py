@@ -9,13 +9,13 @@ that finds room overtakes nobody.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 import trio
 
 from stoker.contracts import RoutingPolicy
-from stoker.gateway.choosing import Choice, Chooser
+from stoker.gateway.choosing import Chooser
 from stoker.gateway.counters import Counters
 from stoker.model import Activity, Backend, Candidate, RouteRequest
 
@@ -40,22 +40,31 @@ class _Engine:
     """
 
     backend: Backend
-    in_flight: int = 0
+    candidate: Candidate = attrs.field(init=False)
     progress_at: float | None = None
     suspected_until: float = -1.0
     idle_callbacks: list[Callable[[], None]] = attrs.field(factory=list)
     term: trio.Event = attrs.field(factory=trio.Event)
 
+    def __attrs_post_init__(self) -> None:
+        backend = self.backend
+        self.candidate = Candidate(engine_id=backend.engine_id, max_concurrency=backend.max_concurrency)
+
+    @property
+    def in_flight(self) -> int:
+        return self.candidate.in_flight
+
     @property
     def has_room(self) -> bool:
         limit = self.backend.max_concurrency
-        return self.backend.accepting and (limit is None or self.in_flight < limit)
+        return self.backend.accepting and (limit is None or self.candidate.in_flight < limit)
 
     def renew(self, backend: Backend) -> None:
         """Take over a new record of the same incarnation."""
         if backend != self.backend:
             self.suspected_until = -1.0
             self.backend = backend
+            self.candidate.max_concurrency = backend.max_concurrency
         if not backend.accepting:
             self.term.set()
         elif self.term.is_set():
@@ -71,14 +80,15 @@ class Ticket:
     """A request on its way to a lease.
 
     ``patience_seconds`` is how long it may still wait, ``excluded`` holds the terms of the engines at which it failed.
-    ``lease`` is set by the table while the ticket waits; ``woken`` then, and whenever its prospects changed.
+    ``lease`` is set by the table while the ticket waits; ``woken``, if there is one, then and whenever its prospects
+    changed.
     """
 
     request: RouteRequest
     patience_seconds: float
-    excluded: set[trio.Event] = attrs.field(factory=set)
+    excluded: frozenset[trio.Event] = frozenset()
     lease: Lease | None = None
-    woken: trio.Event = attrs.field(factory=trio.Event)
+    woken: trio.Event | None = None
 
 
 class Lease:
@@ -87,19 +97,20 @@ class Lease:
     ``term`` is an event that is set once the engine takes no requests any more.
     """
 
-    __slots__ = ("_choice", "_closed", "_engine", "_table", "backend", "term")
+    __slots__ = ("_closed", "_engine", "_policy", "_request", "_table", "backend", "term")
 
-    def __init__(self, table: RoutingTable, engine: _Engine, choice: Choice) -> None:
+    def __init__(self, table: RoutingTable, engine: _Engine, policy: RoutingPolicy, request: RouteRequest) -> None:
         self._table = table
         self._engine = engine
-        self._choice = choice
+        self._policy = policy
+        self._request = request
         self._closed = False
         self.backend = engine.backend
         self.term = engine.term
 
-    def progress(self) -> None:
-        """A byte came from the engine."""
-        self._engine.progress_at = self._table.clock()
+    def progress(self, now: float) -> None:
+        """Something came from the engine at ``now``."""
+        self._engine.progress_at = now
 
     def succeeded(self) -> None:
         """The engine answered: it is no longer suspected."""
@@ -114,8 +125,7 @@ class Lease:
         if self._closed:
             raise RuntimeError(f"a lease on {self.backend.engine_id} was closed twice")
         self._closed = True
-        self._choice.closed()
-        self._table._closed_lease(self._engine)  # noqa: SLF001 - the two are one thing
+        self._table._closed_lease(self._engine, self._policy, self._request)  # noqa: SLF001 - the two are one thing
 
 
 class RoutingTable:
@@ -161,6 +171,11 @@ class RoutingTable:
         """The backends that clients reach under ``name``."""
         return tuple(engine.backend for engine in self._by_name.get(name, ()))
 
+    def proper_name(self, name: str) -> str:
+        """The model behind the name that a client used, or an empty text for a name that nobody serves."""
+        engines = self._by_name.get(name)
+        return engines[0].backend.model if engines else ""
+
     def names(self) -> Sequence[str]:
         """Every name a client may ask for."""
         return tuple(self._by_name)
@@ -199,26 +214,20 @@ class RoutingTable:
 
     def open(self, ticket: Ticket) -> Lease | None:
         """A lease for the ticket's request, or None while no engine has room for it."""
-        request = ticket.request
-        fit = [engine for engine in self._fit(ticket) if engine.has_room]
-        if not fit or self._closed_message is not None:
+        if self._closed_message is not None:
             return None
-        now = self.clock()
-        healthy = [engine for engine in fit if engine.suspected_until <= now] or fit
-        candidates = {
-            engine.backend.engine_id: Candidate(
-                engine_id=engine.backend.engine_id,
-                in_flight=engine.in_flight,
-                max_concurrency=engine.backend.max_concurrency,
-            )
-            for engine in healthy
-        }
-        choice = self._chooser.choose(request, candidates, now)
-        engine = self._engines[choice.candidate.engine_id]
-        engine.in_flight += 1
+        fit = [engine for engine in self._fit(ticket) if engine.has_room]
+        if not fit:
+            return None
+        request, now = ticket.request, self.clock()
+        healthy = [engine.candidate for engine in fit if engine.suspected_until <= now]
+        candidates = healthy or [engine.candidate for engine in fit]
+        policy, chosen = self._chooser.choose(request, candidates, now)
+        engine = self._engines[chosen.engine_id]
+        chosen.in_flight += 1
         self._open_leases += 1
-        choice.opened()
-        return Lease(self, engine, choice)
+        self._chooser.opened(policy, request, chosen)
+        return Lease(self, engine, policy, request)
 
     def prospect(self, ticket: Ticket) -> Prospect:
         """What a ticket that got no lease may hope for."""
@@ -242,15 +251,18 @@ class RoutingTable:
         """The ticket waits no longer; nothing happens if it got its lease already."""
         self._queue.pop(ticket, None)
 
-    def _fit(self, ticket: Ticket) -> Iterable[_Engine]:
+    def _fit(self, ticket: Ticket) -> Sequence[_Engine]:
         path, excluded = ticket.request.path, ticket.excluded
-        for engine in self._by_name.get(ticket.request.model, ()):
-            if path in engine.backend.paths and engine.term not in excluded:
-                yield engine
+        return [
+            engine
+            for engine in self._by_name.get(ticket.request.model, ())
+            if path in engine.backend.paths and engine.term not in excluded
+        ]
 
-    def _closed_lease(self, engine: _Engine) -> None:
-        engine.in_flight -= 1
+    def _closed_lease(self, engine: _Engine, policy: RoutingPolicy, request: RouteRequest) -> None:
+        engine.candidate.in_flight -= 1
         self._open_leases -= 1
+        self._chooser.closed(policy, request, engine.candidate)
         if not engine.in_flight and engine.idle_callbacks:
             callbacks, engine.idle_callbacks = engine.idle_callbacks, []
             for callback in callbacks:
@@ -270,7 +282,8 @@ class RoutingTable:
                 del self._queue[ticket]
             elif self.prospect(ticket) is Prospect.WAIT:
                 continue
-            ticket.woken.set()
+            if ticket.woken is not None:
+                ticket.woken.set()
 
 
 def _names(backend: Backend) -> tuple[str, ...]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 import trio
 
-from stoker.gateway.connection import Connection, Response
+from stoker.gateway.connection import Connection
 from stoker.gateway.dialling import Dialler, Origin
 from stoker.gateway.failures import NoAnswer
-from stoker.gateway.headers import HeaderList
+from stoker.gateway.framing import Framing
+from stoker.gateway.headers import request_head
+from stoker.gateway.hub import Hub
 from stoker.model import Backend
 
 IDLE_SECONDS = 4.0  # engines on uvicorn and llama.cpp close after 5
@@ -30,11 +31,14 @@ class UpstreamPool:
 
     def __init__(
         self,
+        hub: Hub,
+        framing: Framing,
         connect_timeout_seconds: float,
         *,
         ssl_context: Callable[[], ssl.SSLContext] = ssl.create_default_context,
     ) -> None:
-        self._dialler = Dialler(connect_timeout_seconds, ssl_context)
+        self._framing = framing
+        self._dialler = Dialler(hub, connect_timeout_seconds, ssl_context)
         self._origins: dict[str, Origin] = {}
         self._idle: dict[str, deque[tuple[float, Connection]]] = {}
         self._swept_at = 0.0
@@ -50,60 +54,71 @@ class UpstreamPool:
                 connection.close()
         self._idle.clear()
 
-    @asynccontextmanager
     async def request(
-        self, backend: Backend, method: bytes, target: bytes, headers: HeaderList, body: bytes
-    ) -> AsyncIterator[Response]:
-        """Send a request and give the answer as soon as its head is there; there is no limit on how long that takes.
+        self, backend: Backend, target: bytes, lines: bytes, request_id: bytes, body: bytes
+    ) -> Connection:
+        """POST a request and return as soon as the answer's head is there; there is no limit on how long that takes.
 
-        Raises the errors of :mod:`stoker.gateway.failures`, here and while the body is read. A connection is kept only
-        if the answer was read to its end: leaving early, by an exception or a cancellation, closes it at once, which
-        tells the engine to stop.
+        ``target`` and the header ``lines`` are written as they are. The connection that comes back is the
+        caller's, to be given back with :meth:`give_back` or closed: closing it tells the engine to stop, and that is
+        what a cancellation does here. Raises the errors of :mod:`stoker.gateway.failures`.
         """
         base_url = backend.base_url
         origin = self._origins.get(base_url)
         if origin is None:
             origin = self._origins[base_url] = Origin.parse(base_url)
+        head = request_head(
+            origin.target(target),
+            origin.authority,
+            lines,
+            request_id=request_id,
+            api_key=backend.api_key,
+            length=len(body),
+        )
         connection = self._take(base_url)
-        reusable = False
         try:
             if connection is not None:
                 try:
-                    response = await connection.exchange(method, target, headers, body)
+                    await connection.exchange(head, body)
                 except NoAnswer:  # the engine closed it in the moment in which it was used again
                     connection.close()
-                    connection = None
-            if connection is None:
-                connection = Connection(origin, await self._dialler.dial(origin))
-                response = await connection.exchange(method, target, headers, body)
-            yield response
-            reusable = connection.finish()
-        finally:
-            if reusable:
-                assert connection is not None
-                self._keep(base_url, connection)
-            elif connection is not None:
+                else:
+                    return connection
+            connection = Connection(origin, await self._dialler.dial(origin), self._framing.answers())
+            await connection.exchange(head, body)
+        except BaseException:
+            if connection is not None:
                 connection.close()
+            raise
+        return connection
 
-    def _take(self, base_url: str) -> Connection | None:
-        """The connection that was used last and is still good: one with something to read was closed by the engine."""
-        connections = self._idle.get(base_url)
-        oldest = trio.current_time() - IDLE_SECONDS
-        while connections:
-            kept_at, connection = connections.pop()
-            if kept_at >= oldest and not connection.socket.is_readable():
-                return connection
+    def give_back(self, base_url: str, connection: Connection) -> None:
+        """Keep the connection for another request, if its answer was read to the end; else close it at once."""
+        if not connection.is_reusable:
             connection.close()
-        return None
-
-    def _keep(self, base_url: str, connection: Connection) -> None:
+            return
         now = trio.current_time()
-        connections = self._idle.setdefault(base_url, deque())
+        connections = self._idle.get(base_url)
+        if connections is None:
+            connections = self._idle[base_url] = deque()
         connections.append((now, connection))
         if len(connections) > IDLE_PER_ENGINE:
             connections.popleft()[1].close()
         if now - self._swept_at > IDLE_SECONDS:
             self._sweep(now)
+
+    def _take(self, base_url: str) -> Connection | None:
+        """The connection that was used last and is still good."""
+        connections = self._idle.get(base_url)
+        if not connections:
+            return None
+        oldest = trio.current_time() - IDLE_SECONDS
+        while connections:
+            kept_at, connection = connections.pop()
+            if kept_at >= oldest and not connection.is_stale:
+                return connection
+            connection.close()
+        return None
 
     def _sweep(self, now: float) -> None:
         """Close what nobody used for a while, also of engines that are no more."""

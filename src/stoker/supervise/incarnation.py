@@ -140,9 +140,14 @@ class Incarnation:
     def _endpoint(self, plan: LaunchPlan, port: int, placement: Placement) -> e.Endpoint:
         if self._process is None:
             url = httpx2.URL(plan.base_url)
-            return e.Endpoint(base_url=plan.base_url, host=url.host, port=url.port)
+            return e.Endpoint(base_url=plan.base_url, host=url.host, port=url.port, names=plan.names)
         return e.Endpoint(
-            base_url=plan.base_url, host=placement.host, port=port, pid=self._process.pid, gpus=placement.gpus
+            base_url=plan.base_url,
+            host=placement.host,
+            port=port,
+            pid=self._process.pid,
+            gpus=placement.gpus,
+            names=plan.names,
         )
 
     async def _watch(self, plan: LaunchPlan) -> None:

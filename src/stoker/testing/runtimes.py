@@ -146,8 +146,14 @@ class RuntimeConformance:
     def test_the_engine_learns_the_names_of_its_model(self) -> None:
         for spec, plan in self.plans():
             if plan.argv and self.engine_learns_names:
-                for name in spec.all_names:
+                for name in spec.all_names if plan.names is None else plan.names:
                     assert any(name in word for word in plan.argv), f"{name!r} is not in {plan.argv}"
+
+    def test_the_names_that_the_engine_knows_are_names(self) -> None:
+        for _, plan in self.plans():
+            if plan.names is not None:
+                assert plan.names, "the engine knows no name; None would mean that it knows all of the spec's"
+                assert all(isinstance(name, str) and name for name in plan.names), plan.names
 
     def test_the_users_environment_and_folder_are_kept(self) -> None:
         runtime, placement = self.make_runtime(), self.placement()

@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
-from quart import Blueprint, Response, g, request
+from quart import Blueprint, Response, current_app, g, request
 from quart.wrappers.response import DataBody
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection, TrioASGIWebsocketConnection
 
 from stoker.gateway.answers import Answer, error
-from stoker.gateway.headers import request_id_of
+from stoker.gateway.headers import RequestIds, find
+from stoker.gateway.measures import Measures
 from stoker.gateway.routing import RoutingTable
 from stoker.settings import GatewaySettings
 from stoker.web.control import Control, Operations
@@ -21,6 +22,7 @@ from stoker.web.engines import EngineEndpoints, ReadSpec
 from stoker.web.guard import Guard
 from stoker.web.health import HealthEndpoints
 from stoker.web.management import ManagementEndpoints
+from stoker.web.metrics import MetricsEndpoint
 from stoker.web.openai import AnyText, ModelEndpoints
 from stoker.web.problems import RequestError, answer_to
 from stoker.web.streams import OpenEnds
@@ -49,12 +51,12 @@ class Connection(TrioASGIHTTPConnection):
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answer the request."""
-        refusal = self.app.guard(self.scope) or self._put_path_right()
+        refusal = self.app.guard(list(self.scope["headers"])) or self._put_path_right()
         if refusal is None:
             await super().__call__(receive, send)
         else:
             response = respond(refusal)
-            response.headers["x-request-id"] = request_id_of(list(self.scope["headers"])).decode()
+            response.headers["x-request-id"] = self.app.ids.of(find(self.scope["headers"], b"x-request-id")).decode()
             await self._send_response(send, response)
 
     def _put_path_right(self) -> Answer | None:
@@ -90,6 +92,7 @@ class WebApp(QuartTrio):
         super().__init__("stoker.web", static_folder=None, template_folder=None)
         self.guard = guard
         self.open_ends = OpenEnds()
+        self.ids = RequestIds()
         self.url_map.converters["any_text"] = AnyText
         # A redirect to a tidier spelling would leave our shape of errors, and turn a POST into a surprise.
         self.url_map.strict_slashes = False
@@ -117,6 +120,7 @@ def create_app(
     token: AdminToken,
     started_at: float,
     table: RoutingTable,
+    measures: Measures,
     settings: GatewaySettings,
     read_spec: ReadSpec,
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
@@ -128,6 +132,7 @@ def create_app(
 
     open_to_all = Blueprint("open", "stoker.web")
     HealthEndpoints(control, operations, wire).add_to(open_to_all)
+    MetricsEndpoint(control, table, measures, settings).add_to(open_to_all)
     app.register_blueprint(open_to_all)
 
     openai = Blueprint("openai", "stoker.web")
@@ -148,7 +153,8 @@ def create_app(
 
 async def remember_request_id() -> None:
     """Keep the id of this request, the client's or a new one."""
-    g.request_id = request_id_of(list(request.scope["headers"])).decode()
+    ids: RequestIds = current_app.ids  # type: ignore[attr-defined]
+    g.request_id = ids.of(find(request.scope["headers"], b"x-request-id")).decode()
 
 
 def require_token(token: AdminToken) -> Callable[[], Awaitable[None]]:

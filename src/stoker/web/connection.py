@@ -1,4 +1,4 @@
-"""One client connection under Hypercorn's protocols.
+"""One client connection under Hypercorn's protocols, from the request on that the express lane handed over.
 
 It stands in for Hypercorn's ``TCPServer``, whose every part it would have to override: sending is shielded there, so a
 client that stops reading holds up the shutdown; a connection that its client closed stays open until the keep-alive
@@ -33,7 +33,10 @@ _RECEIVE = 64 * 1024
 
 
 class Connection:
-    """Reads for the protocol, writes for it, and closes when it says so, or when nothing comes for too long."""
+    """Reads for the protocol, writes for it, and closes when it says so, or when nothing comes for too long.
+
+    ``first`` is what was read from the connection already.
+    """
 
     def __init__(
         self,
@@ -42,12 +45,14 @@ class Connection:
         context: WorkerContext,
         stream: trio.SocketStream,
         contain: Callable[[BaseException], None],
+        first: bytes,
     ) -> None:
         self._app = app
         self._config = config
         self._context = context
         self._stream = stream
         self._contain = contain
+        self._first = first
         self._writing = trio.Lock()
         self._reading = trio.CancelScope()
         self._idle = True
@@ -76,6 +81,7 @@ class Connection:
                     self._send,
                 )
                 await self._protocol.initiate()
+                await self._protocol.handle(RawData(self._first))
                 await self._read()
         finally:
             sock.close()

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
 import attrs
 
 from stoker.gateway.answers import Answer, error, shown
+from stoker.gateway.headers import HeaderList
 
 _AUTHORITY = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\[\]:/?#@\s]+))(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -73,10 +73,10 @@ class Guard:
         usual = frozenset(name + end for name in (b"127.0.0.1", b"localhost", b"[::1]") for end in (b"", port))
         return cls(hosts, address is not None and address.is_unspecified, usual)
 
-    def __call__(self, scope: Mapping[str, Any]) -> Answer | None:
-        """The refusal of the request with this ASGI scope, or None for one that may come in."""
-        hosts = [value for name, value in scope["headers"] if name == b"host"]
-        origins = [value for name, value in scope["headers"] if name == b"origin"]
+    def __call__(self, headers: HeaderList) -> Answer | None:
+        """The refusal of the request with these headers, or None for one that may come in."""
+        hosts = [value for name, value in headers if name == b"host"]
+        origins = [value for name, value in headers if name == b"origin"]
         if not origins and len(hosts) == 1 and hosts[0] in self.usual:
             return None
         asked = [value.decode("latin-1") for value in hosts]

@@ -1,28 +1,33 @@
-"""The first lane: proxied requests go straight from ASGI to the gateway, everything else to the web app behind it."""
+"""The other lane: an ASGI application that sends proxied requests to the gateway, and all else to the web app.
+
+What comes here did not suit the express lane: HTTP/2, HTTP/1.0, bodies in chunks, everything that is not proxied.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from urllib.parse import quote
 
 import attrs
 import trio
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 
 from stoker.gateway.answers import Answer, error
-from stoker.gateway.forward import Forwarder, ProxyRequest
-from stoker.gateway.headers import HeaderList, find, request_id_of
+from stoker.gateway.express import too_large
+from stoker.gateway.forward import Forwarder
+from stoker.gateway.headers import HeaderList, unwritable
+from stoker.gateway.heading import Guard, Heading
+from stoker.gateway.hub import Channel
 from stoker.gateway.paths import is_proxied
-from stoker.gateway.relay import deliver
 from stoker.settings import GatewaySettings
 
-Guard = Callable[[HTTPScope], Answer | None]
+_PATH = "/:@!$&'()*+,;=-._~"  # RFC 3986, 3.3
 
 
 @attrs.frozen
 class ProxyLane:
     """An ASGI application around ``fallback``, which gets all that is not proxied: other paths, lifespan, websockets.
 
-    ``guard`` sees every HTTP request first and may refuse it.
+    ``guard`` sees the headers of every HTTP request first and may refuse it.
     """
 
     forwarder: Forwarder
@@ -36,29 +41,28 @@ class ProxyLane:
             await self.fallback(scope, receive, send)
             return
         headers = list(scope["headers"])
-        refusal = self._refusal(scope)
+        refusal = self.guard(headers) if self.guard is not None else None
         if refusal is None and not is_proxied(scope["path"]):
             await self.fallback(scope, receive, send)
             return
+        fields = dict(headers)
+        # Not the target as it came: an escape in it could reach another path of the engine than the one looked at here.
+        target = quote(scope["path"], safe=_PATH).encode()
+        if scope["query_string"]:
+            target += b"?" + scope["query_string"]
+        heading = Heading(scope["path"], target, headers, fields)
         sink = _AsgiSink(send)
-        body = refusal or await self._body(headers, receive)
+        body = refusal or _refusal(scope, target, headers) or await self._body(fields.get(b"content-length"), receive)
         if isinstance(body, Answer):
-            await deliver(_before_the_body(body, scope), sink, request_id_of(headers))
+            await self.forwarder.refuse(body, sink, heading)
         elif body is not None:
-            await self._forward(ProxyRequest(scope["path"], scope["query_string"], headers, body), receive, sink)
+            await self._forward(heading, body, receive, sink)
 
-    def _refusal(self, scope: HTTPScope) -> Answer | None:
-        refusal = self.guard(scope) if self.guard is not None else None
-        if refusal is None and is_proxied(scope["path"]) and scope["method"] != "POST":
-            message = f"{scope['path']} does not take {scope['method']}; it takes: POST"
-            return error(405, message, code="method_not_allowed", headers=[(b"allow", b"POST")])
-        return refusal
-
-    async def _body(self, headers: HeaderList, receive: ASGIReceiveCallable) -> bytes | Answer | None:
+    async def _body(self, length: bytes | None, receive: ASGIReceiveCallable) -> bytes | Answer | None:
         """The whole body, an error if it is too large, or None if the client went away."""
         limit = self.settings.max_body_bytes
-        if int(find(headers, b"content-length") or 0) > limit:
-            return _too_large(limit)
+        if length is not None and int(length) > limit:
+            return too_large(limit)
         parts: list[bytes] = []
         size = 0
         while True:
@@ -68,16 +72,24 @@ class ProxyLane:
             parts.append(event["body"])
             size += len(event["body"])
             if size > limit:
-                return _too_large(limit)
+                return too_large(limit)
             if not event["more_body"]:
                 return b"".join(parts)
 
-    async def _forward(self, request: ProxyRequest, receive: ASGIReceiveCallable, sink: _AsgiSink) -> None:
+    async def _forward(self, heading: Heading, body: bytes, receive: ASGIReceiveCallable, sink: _AsgiSink) -> None:
         """Forward, unless and until the client goes away."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
-            await self.forwarder.forward(request, sink)
+            await self.forwarder.forward(heading, body, sink)
             nursery.cancel_scope.cancel()
+
+
+def _refusal(scope: HTTPScope, target: bytes, headers: HeaderList) -> Answer | None:
+    if scope["method"] != "POST":
+        message = f"{scope['path']} does not take {scope['method']}; it takes: POST"
+        return error(405, message, code="method_not_allowed", headers=[(b"allow", b"POST")])
+    wrong = unwritable(target, headers)
+    return None if wrong is None else error(400, wrong, code="invalid_header")
 
 
 async def _cancel_when_gone(receive: ASGIReceiveCallable, scope: trio.CancelScope) -> None:
@@ -86,27 +98,19 @@ async def _cancel_when_gone(receive: ASGIReceiveCallable, scope: trio.CancelScop
     scope.cancel()
 
 
-def _too_large(limit: int) -> Answer:
-    message = f"the body is larger than {limit} bytes; raise max_body_bytes of [gateway] in stoker.toml to take it"
-    return error(413, message, code="request_too_large")
-
-
-def _before_the_body(answer: Answer, scope: HTTPScope) -> Answer:
-    """Such an answer ends the connection, and says so: a client that reused it would find it closed."""
-    announced = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
-    if not announced or not scope["http_version"].startswith("1"):
-        return answer
-    return attrs.evolve(answer, headers=[*answer.headers, (b"connection", b"close")])
-
-
 @attrs.frozen
 class _AsgiSink:
     """Sends an answer as ASGI messages. A server closes the connection of an answer that has no last one."""
 
     _send: ASGISendCallable
+    channel: Channel | None = None
 
-    async def start(self, status: int, headers: HeaderList) -> None:
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+    def frame(self, data: bytes) -> bytes:
+        return data
+
+    async def start(self, status: int, headers: HeaderList, length: int | None) -> None:
+        framing = [] if length is None or status in (204, 304) else [(b"content-length", b"%d" % length)]
+        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *framing]})
 
     async def send(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})

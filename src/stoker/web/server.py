@@ -1,4 +1,7 @@
-"""The HTTP server: Hypercorn's protocols over connections of ours, so that no connection can end the process."""
+"""The HTTP server: the express lane at its front door, and Hypercorn's protocols for what is not the lane's.
+
+No connection can end the process.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,20 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework
 from hypercorn.utils import wrap_app
 
-from stoker.gateway.dialling import notice_vanished_peer
+from stoker.gateway.dialling import notice_vanished_peer, plain_socket
+from stoker.gateway.express import Visit
+from stoker.gateway.framing import LONGEST_HEAD
+from stoker.gateway.heading import Guard
+from stoker.gateway.hub import Channel
+from stoker.gateway.plane import DataPlane
 from stoker.web.connection import Connection
+from stoker.web.last import LastAnswers
 
 logger = logging.getLogger("stoker.web")
 
 BACKLOG = 1024
 KEEP_ALIVE_SECONDS = 75.0
-LONGEST_HEAD = 64 * 1024
+TICK_SECONDS = 1.0
 BREATH_SECONDS = 0.1
 HURRIED_SECONDS = 0.5  # enough to say why an answer ends
 
@@ -30,17 +39,22 @@ HURRIED_SECONDS = 0.5  # enough to say why an answer ends
 async def serve(
     app: ASGIFramework,
     sockets: Sequence[socket.socket],
+    plane: DataPlane,
+    guard: Guard | None,
     *,
     drain_seconds: float = 5.0,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve ``app`` on bound sockets, which it closes in the end, until cancelled.
+    """Serve on bound sockets, which it closes in the end, until cancelled.
+
+    Every connection begins in the express lane of ``plane``, where ``guard`` sees each request; ``app`` gets the
+    connections that leave it.
 
     ``task_status.started`` gets the :class:`Server` once it listens. Cancelling stops listening at once, gives the
     requests under way ``drain_seconds`` (:meth:`Server.hurry` ends that), cuts off what is left, and then tells the
     application its lifespan is over. Raises what the application's start-up raises.
     """
-    server = Server(app, sockets, drain_seconds)
+    server = Server(app, sockets, plane, guard, drain_seconds)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.run)
         try:
@@ -52,24 +66,35 @@ async def serve(
 
 
 class Server:
-    """A running server. ``contained`` counts the failures that were kept from spreading.
+    """A running server. ``listening`` is set once it listens."""
 
-    ``listening`` is set once it listens.
-    """
-
-    def __init__(self, app: ASGIFramework, sockets: Sequence[socket.socket], drain_seconds: float) -> None:
-        self.contained = 0
+    def __init__(
+        self,
+        app: ASGIFramework,
+        sockets: Sequence[socket.socket],
+        plane: DataPlane,
+        guard: Guard | None,
+        drain_seconds: float,
+    ) -> None:
         self.listening = trio.Event()
-        self._app = wrap_app(app, 0, "asgi")
+        self._app = wrap_app(LastAnswers(app), 0, "asgi")
         self._sockets = sockets
+        self._express = plane.lane(guard)
+        self._hub = plane.hub
+        self._measures = plane.measures
         self._drain_seconds = drain_seconds
         self._config = _configuration()
         self._context = WorkerContext(None)
-        self._connections: set[Connection] = set()
+        self._connections: dict[Channel, Visit | Connection] = {}
         self._most = _most_connections()
         self._accepting = trio.CancelScope()
         self._draining = trio.CancelScope()
         self._complained_at = float("-inf")
+
+    @property
+    def contained(self) -> int:
+        """How many failures were kept from spreading."""
+        return self._measures.contained_failures
 
     @property
     def connections(self) -> int:
@@ -106,10 +131,11 @@ class Server:
                 async with trio.open_nursery() as nursery:
                     for sock in self._sockets:
                         nursery.start_soon(self._accept, _listener(sock), handlers)
+                    nursery.start_soon(self._keep_time)
                     self.listening.set()
             await self._context.terminated.set()
             self._draining.deadline = trio.current_time() + self._drain_seconds
-            for connection in self._connections:
+            for connection in tuple(self._connections.values()):
                 connection.close_if_idle()
 
     async def _accept(self, listener: trio.SocketListener, handlers: trio.Nursery) -> None:
@@ -126,17 +152,38 @@ class Server:
                     handlers.start_soon(self._handle, stream)
 
     async def _handle(self, stream: trio.SocketStream) -> None:
-        connection = Connection(self._app, self._config, self._context, stream, self._contain)
-        self._connections.add(connection)
+        channel = self._hub.watch(plain_socket(stream))
+        visit = self._connections[channel] = Visit(self._express, channel)
+        self._measures.connections += 1
+        self._measures.connections_accepted += 1
         try:
-            await connection.run()
+            rest = await visit.run()
+            if rest is not None:
+                await self._hand_over(channel, rest)
         except* Exception as group:  # noqa: BLE001 - the connection boundary: contained, logged, counted
             self._contain(group)
         finally:
-            self._connections.discard(connection)
+            del self._connections[channel]
+            self._measures.connections -= 1
+            channel.close()
+
+    async def _hand_over(self, channel: Channel, rest: bytes) -> None:
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(channel.release()))
+        connection = Connection(self._app, self._config, self._context, stream, self._contain, rest)
+        self._connections[channel] = connection
+        await connection.run()
+
+    async def _keep_time(self) -> None:
+        """End the visits of those who take too long."""
+        while True:
+            await trio.sleep(TICK_SECONDS)
+            now = trio.current_time()
+            for connection in tuple(self._connections.values()):
+                if isinstance(connection, Visit) and connection.deadline < now:
+                    connection.leave()
 
     def _contain(self, error: BaseException) -> None:
-        self.contained += 1
+        self._measures.contained_failures += 1
         logger.error("a connection failed: %s", _summary(error), exc_info=error)
 
     def _complain(self, shortage: OSError) -> None:

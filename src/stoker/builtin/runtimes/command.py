@@ -12,6 +12,7 @@ from stoker.model import EngineLoad, EngineSpec, LaunchPlan, Placement
 
 PLACEHOLDERS = ("port", "host", "model", "names", "gpus")
 PIECE = re.compile(r"\{\{|\}\}|\{[^{}]*\}|[{}]")
+SEPARATOR = re.compile("[=,]")
 ESCAPES = {"{{": "{", "}}": "}"}
 
 
@@ -42,14 +43,16 @@ class Command:
             "names": ",".join(spec.all_names),
             "gpus": ",".join(placement.gpus),
         }
+        argv = (*(_filled(word, values) for word in spec.command), *spec.args)
         return LaunchPlan(
-            argv=(*(_filled(word, values) for word in spec.command), *spec.args),
+            argv=argv,
             env=engine_environment(spec, placement),
             cwd=spec.cwd,
             base_url=address(placement.host, port),
             health_path=spec.health_path or "/health",
             metrics_path="/metrics",
             token_probe=serving.token_probe(spec),
+            names=_names_known(spec, argv),
         )
 
     def paths(self, spec: EngineSpec) -> frozenset[str]:
@@ -63,6 +66,14 @@ class Command:
     def scrape(self, text: str) -> EngineLoad:
         """The metrics of any engine family Stoker knows."""
         return metrics.ANY.read(text)
+
+
+def _names_known(spec: EngineSpec, argv: Sequence[str]) -> tuple[str, ...]:
+    """The model's own name, and those that the command says, by ``{names}`` or as words or parts of a list."""
+    if any("{names}" in PIECE.findall(word) for word in spec.command):
+        return spec.all_names
+    said = {piece for word in argv for piece in (word, *SEPARATOR.split(word))}
+    return tuple(name for name in spec.all_names if name == spec.model or name in said)
 
 
 def _filled(word: str, values: Mapping[str, str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import attrs
@@ -19,15 +20,18 @@ def flags_in(args: Sequence[str]) -> frozenset[str]:
     return frozenset(_flag(word) for word in args if word.startswith("-"))
 
 
-def value_of(args: Sequence[str], *flags: str) -> str | None:
-    """What ``args`` give one of ``flags``, written ``--flag value`` or ``--flag=value``; the last one counts."""
-    value: str | None = None
+def values_of(args: Sequence[str], flags: Collection[str]) -> tuple[str, ...]:
+    """What ``args`` give one of ``flags``, as ``--flag value more`` or ``--flag=value``; the last one counts."""
+    values: tuple[str, ...] = ()
     for place, word in enumerate(args):
         if word.startswith("-") and _flag(word) in flags:
             _, written, value = word.partition("=")
-            if not written:
-                value = next(iter(args[place + 1 :]), None)
-    return value
+            values = (value,) if written else tuple(takewhile(_is_no_flag, args[place + 1 :]))
+    return tuple(filter(None, values))
+
+
+def _is_no_flag(word: str) -> bool:
+    return not word.startswith("-")
 
 
 def _flag(word: str) -> str:

@@ -18,6 +18,7 @@ from stoker.builtin.runtimes.common import (
     existing,
     flags_in,
     looks_like_file,
+    values_of,
 )
 from stoker.errors import PermanentLaunchError
 from stoker.model import EngineLoad, EngineSpec, EnvironmentSpec, LaunchPlan, Placement
@@ -90,6 +91,7 @@ class LlamaCpp:
         Raises :class:`PermanentLaunchError` where one of them is missing.
         """
         server = self._server(spec, placement)
+        own_names = _own_names(spec)
         return LaunchPlan(
             argv=(*server, *_flags(spec, placement.host, port), *spec.args),
             env=engine_environment(spec, placement, PING_OFTEN),
@@ -97,7 +99,8 @@ class LlamaCpp:
             base_url=address(placement.host, port),
             health_path=spec.health_path or "/health",
             metrics_path="/metrics",
-            token_probe=serving.token_probe(spec),
+            token_probe=serving.token_probe(spec, own_names),
+            names=own_names or None,
         )
 
     def _server(self, spec: EngineSpec, placement: Placement) -> Sequence[str]:
@@ -124,6 +127,12 @@ class LlamaCpp:
     def scrape(self, text: str) -> EngineLoad:
         """The ``llamacpp:`` metrics."""
         return metrics.LLAMA_CPP.read(text)
+
+
+def _own_names(spec: EngineSpec) -> tuple[str, ...]:
+    """What the user's own flag says the model is called; empty without one."""
+    given = values_of(spec.args, SYNONYMS["-a"])[:1]
+    return tuple(name.strip() for names in given for name in names.split(",") if name.strip())
 
 
 def _names_its_model(spec: EngineSpec) -> bool:

@@ -40,6 +40,7 @@ class Remote:
             base_url=base_url(spec.url),
             health_path=spec.health_path or "/v1/models",
             token_probe=serving.token_probe(spec),
+            names=(spec.model,),
         )
 
     def paths(self, spec: EngineSpec) -> frozenset[str]:

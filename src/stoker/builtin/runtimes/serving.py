@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -43,9 +43,12 @@ def paths_of_any(kind: str) -> frozenset[str]:
     return ANY_PATHS.get(kind) or frozenset().union(*ANY_PATHS.values())
 
 
-def token_probe(spec: EngineSpec, model: str | None = None) -> TokenProbe | None:
-    """One token, or one vector. ``model`` is the name the engine knows; None for kinds without a small request."""
-    name = model or spec.model
+def token_probe(spec: EngineSpec, names: Sequence[str] = ()) -> TokenProbe | None:
+    """One token, or one vector; None for kinds without a small request.
+
+    ``names`` are those the engine knows, where they may be others than the spec's.
+    """
+    name = names[0] if names else spec.model
     bodies: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "llm": (COMPLETIONS, {"model": name, "prompt": "1", "max_tokens": 1, "temperature": 0}),
         "embedding": (EMBEDDINGS, {"model": name, "input": "1"}),

@@ -16,7 +16,7 @@ from stoker.builtin.runtimes.common import (
     existing,
     flags_in,
     looks_like_file,
-    value_of,
+    values_of,
 )
 from stoker.errors import PermanentLaunchError
 from stoker.model import EngineLoad, EngineSpec, EnvironmentSpec, LaunchPlan, Placement
@@ -33,6 +33,7 @@ PATHS: Mapping[str, frozenset[str]] = MappingProxyType(
     }
 )
 POOLING_KINDS = frozenset({"embedding", "rerank", "score", "classify"})
+NAMES = "--served-model-name"
 TENSOR, PIPELINE, DATA = "--tensor-parallel-size", "--pipeline-parallel-size", "--data-parallel-size"
 SHORT = MappingProxyType({TENSOR: "-tp", PIPELINE: "-pp", DATA: "-dp"})
 NO_REPORTING = MappingProxyType({"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"})
@@ -63,6 +64,7 @@ class Vllm:
                 "vLLM is not installed; run: stoker runtime install vllm, "
                 "or name an interpreter that has it: [runtime.vllm] python = …"
             )
+        own_names = values_of(spec.args, {NAMES})
         model = str(existing(spec)) if looks_like_file(spec.model) else spec.model
         module = ("-m", "vllm.entrypoints.openai.api_server")
         return LaunchPlan(
@@ -72,7 +74,8 @@ class Vllm:
             base_url=address(placement.host, port),
             health_path=spec.health_path or "/health",
             metrics_path="/metrics",
-            token_probe=serving.token_probe(spec, value_of(spec.args, "--served-model-name")),
+            token_probe=serving.token_probe(spec, own_names),
+            names=own_names or None,
         )
 
     def paths(self, spec: EngineSpec) -> frozenset[str]:
@@ -92,7 +95,7 @@ def _flags(spec: EngineSpec, model: str, host: str, port: int) -> Sequence[str]:
     """Every flag that Stoker decides and the user did not."""
     wanted: dict[str, Sequence[str]] = {
         "--model": (model,),
-        "--served-model-name": spec.all_names,
+        NAMES: spec.all_names,
         "--host": (host,),
         "--port": (str(port),),
     }

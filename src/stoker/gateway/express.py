@@ -1,0 +1,197 @@
+"""The express lane: requests for engines, from the client's socket to the gateway and back, with nothing between.
+
+It takes what it is sure of: a POST of HTTP/1.1 to a proxied path, with a body whose length is told. What is not
+unmistakably HTTP it refuses. All else it hands over as it came, to a server that understands more.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+from contextlib import suppress
+from typing import Literal
+
+import attrs
+import trio
+
+from stoker.gateway.answers import Answer, error
+from stoker.gateway.forward import Forwarder
+from stoker.gateway.framing import HEAD_END, LONGEST_HEAD, FramingError
+from stoker.gateway.heading import ExpressHead, HeadReader
+from stoker.gateway.hub import Channel
+from stoker.gateway.wire import DateHeader, WireSink
+from stoker.settings import GatewaySettings
+
+KEEP_ALIVE_SECONDS = 75.0
+HEAD_SECONDS = 10.0
+BODY_SECONDS = 30.0  # without a byte of it
+LINGER_SECONDS = 2.0
+_HTTP_2 = b"PRI * HTTP/2.0\r\n"
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@attrs.frozen
+class ExpressLane:
+    """What all connections share."""
+
+    forwarder: Forwarder
+    settings: GatewaySettings
+    heads: HeadReader
+    date: DateHeader = attrs.field(factory=DateHeader)
+
+
+class Visit:
+    """One client's connection, while it is in this lane.
+
+    ``deadline`` is when the client has to be done with what it is at; whoever keeps the time calls :meth:`leave` then.
+    """
+
+    __slots__ = ("_buffer", "_channel", "_head", "_lane", "_length", "_scope", "_sink", "deadline", "is_idle")
+
+    def __init__(self, lane: ExpressLane, channel: Channel) -> None:
+        self._lane = lane
+        self._channel = channel
+        self._buffer = b""
+        self._head: ExpressHead | None = None
+        self._length = 0
+        self._scope = trio.CancelScope()
+        self._sink = WireSink(channel, lane.date)
+        self.is_idle = True
+        self.deadline = trio.current_time() + HEAD_SECONDS
+
+    async def run(self) -> bytes | None:
+        """Serve until the connection is over, or return what was read of a request that is for somebody else.
+
+        A client that hangs up cancels what is done for it.
+        """
+        with self._scope, suppress(OSError):  # of the client's connection: those of engines are UpstreamErrors
+            while await self._read_head():
+                head, length = self._head, self._length
+                if head is None:
+                    return self._buffer
+                if not await self._serve(head, length):
+                    return None
+        return None
+
+    def close_if_idle(self) -> None:
+        """End it now if no request is under way, else after the answer."""
+        self._sink.last = True
+        if self.is_idle:
+            self.leave()
+
+    def leave(self) -> None:
+        """End it at once, whatever is under way."""
+        self._scope.cancel()
+
+    async def _read_head(self) -> bool:
+        """Read the head of a request into ``_head``; None is there then if it is not ours.
+
+        Says whether there is one at all: the connection may be over, or have been refused.
+        """
+        known = 0
+        while (end := self._buffer.find(HEAD_END, known)) < 0:
+            known = max(0, len(self._buffer) - len(HEAD_END))
+            refusal = _hopeless(self._buffer)
+            if refusal is not None:
+                return await self._refuse(refusal)
+            data = await self._channel.receive()
+            if not data:
+                return False
+            if not self._buffer:
+                self.is_idle = False
+                self.deadline = trio.current_time() + HEAD_SECONDS
+                data = _without_empty_lines(data)
+            self._buffer = self._buffer + data if self._buffer else data
+        if self._buffer.startswith(_HTTP_2):
+            self._head = None
+            return True
+        end += len(HEAD_END)
+        if end > LONGEST_HEAD:
+            return await self._refuse(_HEAD_TOO_LARGE)
+        try:
+            self._head, self._length = self._lane.heads.read(self._buffer[:end])
+        except FramingError as wrong:
+            return await self._refuse(error(400, str(wrong), code="malformed_request"))
+        if self._head is not None:
+            self._buffer = self._buffer[end:]
+        return True
+
+    async def _serve(self, head: ExpressHead, length: int) -> bool:
+        """Answer one request. Says whether another one may follow."""
+        lane, sink = self._lane, self._sink
+        if head.refusal is not None:
+            return await self._refuse(head.refusal, head)
+        if length > lane.settings.max_body_bytes:
+            return await self._refuse(too_large(lane.settings.max_body_bytes), head)
+        body = await self._read_body(length, expects=head.expects)
+        if body is None or self._channel.hung_up:
+            return False
+        self.deadline = math.inf
+        sink.last = sink.last or head.closes
+        self._channel.on_hang_up = self.leave
+        await lane.forwarder.forward(head, body, sink)
+        self._channel.on_hang_up = None
+        self.is_idle = not self._buffer
+        self.deadline = trio.current_time() + KEEP_ALIVE_SECONDS
+        if self._buffer:  # pipelined: others have their turn first
+            await trio.lowlevel.checkpoint()
+            self._buffer = _without_empty_lines(self._buffer)
+        return not sink.last
+
+    async def _read_body(self, length: int, *, expects: bool) -> bytes | None:
+        """The whole body, or None if the client went away."""
+        there = len(self._buffer)
+        if there >= length:
+            body, self._buffer = self._buffer[:length], self._buffer[length:]
+            return body
+        if expects and not there:
+            await self._channel.send_all(_CONTINUE)
+        parts = [self._buffer]
+        while there < length:
+            self.deadline = trio.current_time() + BODY_SECONDS
+            data = await self._channel.receive()
+            if not data:
+                return None
+            parts.append(data)
+            there += len(data)
+        body = b"".join(parts)
+        self._buffer = body[length:]
+        return body[:length] if self._buffer else body
+
+    async def _refuse(self, answer: Answer, head: ExpressHead | None = None) -> Literal[False]:
+        """Answer, and end the connection so that the client reads the answer: one that still sends would be reset."""
+        self.is_idle = False
+        self._sink.last = True
+        await self._lane.forwarder.refuse(answer, self._sink, head)
+        self._channel.socket.shutdown(socket.SHUT_WR)
+        self.deadline = math.inf
+        with trio.move_on_after(LINGER_SECONDS):
+            while await self._channel.receive():
+                await trio.lowlevel.checkpoint()
+        return False
+
+
+def too_large(limit: int) -> Answer:
+    """The answer to a body that is longer than ``limit`` bytes."""
+    message = f"the body is larger than {limit} bytes; raise max_body_bytes of [gateway] in stoker.toml to take it"
+    return error(413, message, code="request_too_large")
+
+
+_HEAD_TOO_LARGE = error(431, f"the head of the request is larger than {LONGEST_HEAD} bytes", code="head_too_large")
+_NOT_HTTP = error(400, "this is not HTTP/1.1: a head is lines that end in CR LF", code="malformed_request")
+
+
+def _hopeless(start: bytes) -> Answer | None:
+    """The refusal of what can't become a request any more, however much follows."""
+    if len(start) > LONGEST_HEAD:
+        return _HEAD_TOO_LARGE
+    if start and (not start[:1].isalpha() or start.count(b"\n") != start.count(b"\r\n")):
+        return _NOT_HTTP
+    return None
+
+
+def _without_empty_lines(start: bytes) -> bytes:
+    """What follows the empty lines that some clients send after a body (RFC 9112, 2.2)."""
+    while start.startswith(b"\r\n"):
+        start = start[2:]
+    return start

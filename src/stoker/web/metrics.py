@@ -1,0 +1,57 @@
+"""``/metrics``, for Prometheus and whoever reads its formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import trio
+from prometheus_client.exposition import choose_encoder
+from quart import Blueprint, Response, request
+
+from stoker.gateway.measures import Measures
+from stoker.gateway.routing import RoutingTable
+from stoker.settings import GatewaySettings
+from stoker.web.control import Control
+from stoker.web.families import Page
+
+Encode = Callable[[Page], bytes]
+
+
+@attrs.frozen
+class MetricsEndpoint:
+    """One page that needs no token: names of models and engines, and numbers."""
+
+    control: Control
+    table: RoutingTable
+    measures: Measures
+    settings: GatewaySettings
+    _turn: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+
+    def add_to(self, blueprint: Blueprint) -> None:
+        """Add the endpoint to ``blueprint``."""
+        blueprint.add_url_rule("/metrics", view_func=self.metrics, methods=["GET"])
+
+    async def metrics(self) -> Response:
+        """``GET /metrics``: as OpenMetrics for those that accept it, as Prometheus' own text for everybody else."""
+        encode, content_type = choose_format(request.headers.get("accept", ""))
+        async with self._turn:  # one thread is enough for it, whoever asks how often
+            body = await trio.to_thread.run_sync(encode, self._page())
+        return Response(body, content_type=content_type)
+
+    def _page(self) -> Page:
+        return Page(
+            measured=self.measures.snapshot(),
+            counters=attrs.evolve(self.table.counters),
+            engines=self.control.infos(),
+            waiting=self.table.waiting(),
+            waiting_limit=self.settings.queue_size,
+        )
+
+
+def choose_format(accept: str) -> tuple[Encode, str]:
+    """The encoder for what an ``Accept`` header wants, and the content type of what it makes."""
+    try:
+        return choose_encoder(accept)
+    except TypeError:  # what it wants has a version that is not made of numbers
+        return choose_encoder("")
