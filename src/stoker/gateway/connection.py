@@ -8,7 +8,7 @@ from stoker.errors import UpstreamError
 from stoker.gateway.dialling import Origin
 from stoker.gateway.failures import CutShort, NoAnswer, NotHttp
 from stoker.gateway.framing import LONGEST_ANSWER_HEAD, AnswerReader, FramingError
-from stoker.gateway.hub import Channel
+from stoker.gateway.sockets import Channel
 
 _JOINED_BODY = 64 * 1024  # up to this size a body is sent in one piece with its head
 

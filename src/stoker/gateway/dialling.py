@@ -13,7 +13,8 @@ import attrs
 import trio
 
 from stoker.gateway.failures import Exhausted, NotConnected
-from stoker.gateway.hub import PIECE, Channel, Hub
+from stoker.gateway.hub import Hub
+from stoker.gateway.sockets import PIECE, Channel
 
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 4}

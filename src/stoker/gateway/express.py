@@ -18,7 +18,7 @@ from stoker.gateway.answers import Answer, error
 from stoker.gateway.forward import Forwarder
 from stoker.gateway.framing import HEAD_END, LONGEST_HEAD, FramingError
 from stoker.gateway.heading import ExpressHead, HeadReader
-from stoker.gateway.hub import Channel
+from stoker.gateway.sockets import Channel
 from stoker.gateway.wire import DateHeader, WireSink
 from stoker.settings import GatewaySettings
 

@@ -12,22 +12,24 @@ if sys.platform == "linux":
     class Poller:
         """By epoll. A peer that hung up, also only half, is seen while there is unread data before its end."""
 
+        HUNG_UP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+
         def __init__(self) -> None:
             self._epoll = select.epoll()
-            self._hung_up = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
         def add(self, fd: int) -> None:
-            """Watch a socket."""
-            self._epoll.register(fd, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
+            """Watch a socket. Does nothing once the poller is closed."""
+            if not self._epoll.closed:
+                self._epoll.register(fd, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
 
         def remove(self, fd: int) -> None:
-            """Watch it no longer."""
-            self._epoll.unregister(fd)
+            """Watch it no longer. Does nothing once the poller is closed."""
+            if not self._epoll.closed:
+                self._epoll.unregister(fd)
 
         def poll(self) -> list[tuple[int, int]]:
-            """The sockets that became readable, each with a true value if its peer hung up. Returns at once."""
-            hung_up = self._hung_up
-            return [(fd, events & hung_up) for fd, events in self._epoll.poll(0, MOST_EVENTS)]
+            """The sockets that became readable, each with flags: ``HUNG_UP`` if its peer did. Returns at once."""
+            return self._epoll.poll(0, MOST_EVENTS)
 
         def fileno(self) -> int:
             """What becomes readable itself when there is something to poll."""
@@ -37,32 +39,30 @@ if sys.platform == "linux":
             """Watch nothing any more."""
             self._epoll.close()
 
-        @property
-        def closed(self) -> bool:
-            """Whether it was closed."""
-            return self._epoll.closed
-
 else:
 
     class Poller:
         """By kqueue, on macOS and the BSDs."""
 
+        HUNG_UP = select.KQ_EV_EOF
+
         def __init__(self) -> None:
             self._kqueue = select.kqueue()
 
         def add(self, fd: int) -> None:
-            """Watch a socket."""
-            event = select.kevent(fd, select.KQ_FILTER_READ, select.KQ_EV_ADD | select.KQ_EV_CLEAR)
-            self._kqueue.control([event], 0)
+            """Watch a socket. Does nothing once the poller is closed."""
+            if not self._kqueue.closed:
+                event = select.kevent(fd, select.KQ_FILTER_READ, select.KQ_EV_ADD | select.KQ_EV_CLEAR)
+                self._kqueue.control([event], 0)
 
         def remove(self, fd: int) -> None:
-            """Watch it no longer."""
-            self._kqueue.control([select.kevent(fd, select.KQ_FILTER_READ, select.KQ_EV_DELETE)], 0)
+            """Watch it no longer. Does nothing once the poller is closed."""
+            if not self._kqueue.closed:
+                self._kqueue.control([select.kevent(fd, select.KQ_FILTER_READ, select.KQ_EV_DELETE)], 0)
 
         def poll(self) -> list[tuple[int, int]]:
-            """The sockets that became readable, each with a true value if its peer hung up. Returns at once."""
-            events = self._kqueue.control(None, MOST_EVENTS, 0)
-            return [(event.ident, event.flags & select.KQ_EV_EOF) for event in events]
+            """The sockets that became readable, each with flags: ``HUNG_UP`` if its peer did. Returns at once."""
+            return [(event.ident, event.flags) for event in self._kqueue.control(None, MOST_EVENTS, 0)]
 
         def fileno(self) -> int:
             """What becomes readable itself when there is something to poll."""
@@ -71,8 +71,3 @@ else:
         def close(self) -> None:
             """Watch nothing any more."""
             self._kqueue.close()
-
-        @property
-        def closed(self) -> bool:
-            """Whether it was closed."""
-            return self._kqueue.closed

@@ -11,9 +11,9 @@ from stoker.gateway.connection import Connection
 from stoker.gateway.events import EventGate, speaks_of_error
 from stoker.gateway.framing import FramingError
 from stoker.gateway.headers import HeaderList
-from stoker.gateway.hub import Channel
 from stoker.gateway.measures import Histogram
 from stoker.gateway.routing import Lease
+from stoker.gateway.sockets import Channel
 from stoker.gateway.usage import TAIL_BYTES
 
 
@@ -53,25 +53,20 @@ class Sink(Protocol):
 class Stream:
     """The body of one answer. While it flows, its task is parked and the hub relays it.
 
-    The task comes back for what may take time: a client that is slow, the answer's end, a failure. ``gate`` lets only
-    whole events through; without one, the bytes are relayed as they come. ``gaps`` is told the time between pieces.
+    ``gate`` lets only whole events through; without one, the bytes are relayed as they come. ``gaps`` is told the time
+    between pieces of an event stream.
     """
 
     __slots__ = (
         "_at",
-        "_channel",
-        "_client",
         "_clock",
         "_connection",
-        "_defect",
         "_gaps",
         "_gate",
         "_lease",
         "_newer",
         "_older",
-        "_rest",
         "_sink",
-        "_task",
         "sent_bytes",
         "trouble",
     )
@@ -91,13 +86,8 @@ class Stream:
         self._clock = clock
         self._gate = gate
         self._gaps = gaps
-        self._client = sink.channel
-        self._channel = connection.channel if self._client is not None else None
         self._at = 0.0
         self._older = self._newer = b""
-        self._defect: BaseException | None = None
-        self._rest: memoryview | None = None
-        self._task: trio.lowlevel.Task | None = None
         self.sent_bytes = 0
         self.trouble: str | None = None
 
@@ -109,90 +99,29 @@ class Stream:
     async def first(self) -> bytes:
         """The first piece that can be relayed; empty if there is none. Raises UpstreamError."""
         while True:
-            piece = self._pass(await self._connection.read())
+            piece = self.pass_on(await self._connection.read(), self._clock())
             if piece or self._connection.reader.complete:
                 return piece
 
     async def run(self, piece: bytes) -> None:
         """Relay ``piece`` and all that follows, to the end. Raises UpstreamError if the engine breaks off."""
-        connection, sink, channel = self._connection, self._sink, self._channel
+        connection, sink = self._connection, self._sink
+        source, client = connection.channel, sink.channel
+        flow = None if source is None or client is None else _Flow(self, connection, source, client, sink.frame)
         while not connection.reader.complete:
             if piece:
                 await sink.send(piece)
-            if channel is not None and not channel.readable:
-                await self._flow(channel)
+            if flow is not None and not flow.source.readable:
+                await flow.run()
             else:
                 await trio.lowlevel.checkpoint()
-            piece = self._pass(await connection.read())
+            piece = self.pass_on(await connection.read(), self._clock())
         if self._gate is not None:
             piece += self._gate.rest()
         await sink.finish(piece)
 
-    def step(self) -> None:
-        """Relay what has come, for the hub. See :class:`stoker.gateway.hub.Flow`."""
-        channel, client, reader = self._channel, self._client, self._connection.reader
-        assert channel is not None
-        assert client is not None
-        try:
-            data = channel.receive_nowait()
-            if data is None:
-                return
-            if data:
-                reader.feed(data)
-            else:
-                reader.end()
-        except (OSError, FramingError) as error:
-            self._connection.fail(error)
-            self._unpark()
-            return
-        if reader.complete:
-            self._unpark()
-            return
-        piece = self._pass(reader.take())
-        if piece:
-            framed = self._sink.frame(piece)
-            try:
-                sent = client.send_nowait(framed)
-            except OSError:  # the task will find out by itself
-                sent = 0
-            if sent < len(framed):
-                self._rest = memoryview(framed)[sent:]
-                self._unpark()
-                return
-        if channel.readable:
-            channel.revisit()
-
-    def fail(self, error: BaseException) -> None:
-        """Have the task raise ``error``."""
-        self._defect = error
-        self._unpark()
-
-    async def _flow(self, channel: Channel) -> None:
-        """Leave it to the hub; return when there is something to do for the task."""
-        channel.flow = self
-        self._task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._abort)
-        if self._defect is not None:
-            raise self._defect
-        if self._rest is not None:
-            rest, self._rest = self._rest, None
-            assert self._client is not None
-            await self._client.send_rest(rest)
-
-    def _abort(self, _: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
-        assert self._channel is not None
-        self._channel.flow = None
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    def _unpark(self) -> None:
-        assert self._channel is not None
-        assert self._task is not None
-        self._channel.flow = None
-        trio.lowlevel.reschedule(self._task)
-
-    def _pass(self, body: bytes) -> bytes:
-        """What of it can be relayed now; and note what is of interest."""
-        now = self._clock()
+    def pass_on(self, body: bytes, now: float) -> bytes:
+        """What of the body can be relayed now; and note what is of interest."""
         self._lease.progress(now)
         if self._gate is not None:
             body = self._gate.feed(body)
@@ -205,3 +134,79 @@ class Stream:
             self._older, self._newer = self._newer, body
             self.sent_bytes += len(body)
         return body
+
+
+class _Flow:
+    """The part of a stream that the hub relays. See :class:`stoker.gateway.flows.Flow`.
+
+    The task comes back for what may take time: a client that is slow, the answer's end, a failure.
+    """
+
+    __slots__ = ("_connection", "_defect", "_frame", "_reader", "_rest", "_stream", "_task", "client", "source")
+
+    def __init__(
+        self, stream: Stream, connection: Connection, source: Channel, client: Channel, frame: Callable[[bytes], bytes]
+    ) -> None:
+        self.source = source
+        self.client = client
+        self._connection = connection
+        self._frame = frame
+        self._reader = connection.reader
+        self._stream = stream
+        self._defect: Exception | None = None
+        self._rest: memoryview | None = None
+        self._task: trio.lowlevel.Task | None = None
+
+    async def run(self) -> None:
+        """Leave it to the hub; return when there is something for the task to do."""
+        self.source.hub.let_flow(self)
+        self._task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+        if self._defect is not None:
+            raise self._defect
+        if self._rest is not None:
+            rest, self._rest = self._rest, None
+            await self.client.send_rest(rest)
+
+    def take_in(self, data: bytes, now: float) -> bytes:
+        """What to write, now that ``data`` came. The last of an answer, or of one that broke, is left to the task."""
+        reader = self._reader
+        try:
+            if data:
+                reader.feed(data)
+            else:
+                reader.end()
+        except FramingError as error:
+            self._connection.fail(error)
+            self._unpark()
+            return b""
+        if reader.complete:
+            self._unpark()
+            return b""
+        piece = self._stream.pass_on(reader.take(), now)
+        return self._frame(piece) if piece else b""
+
+    def held_up(self, rest: memoryview) -> None:
+        """Have the task send ``rest``."""
+        self._rest = rest
+        self._unpark()
+
+    def break_off(self, error: OSError) -> None:
+        """Have the task find ``error`` behind what came before it."""
+        self._connection.fail(error)
+        self._unpark()
+
+    def fail(self, error: Exception) -> None:
+        """Have the task raise ``error``."""
+        self._defect = error
+        self._unpark()
+
+    def _abort(self, _: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+        self.source.hub.end_flow(self)
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _unpark(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            self.source.hub.end_flow(self)
+            trio.lowlevel.reschedule(task)

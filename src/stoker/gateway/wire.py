@@ -8,7 +8,7 @@ from http import HTTPStatus
 from types import MappingProxyType
 
 from stoker.gateway.headers import HeaderList
-from stoker.gateway.hub import Channel
+from stoker.gateway.sockets import Channel
 
 _STATUS_LINES = MappingProxyType(
     {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}

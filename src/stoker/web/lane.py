@@ -16,8 +16,8 @@ from stoker.gateway.express import too_large
 from stoker.gateway.forward import Forwarder
 from stoker.gateway.headers import HeaderList, unwritable
 from stoker.gateway.heading import Guard, Heading
-from stoker.gateway.hub import Channel
 from stoker.gateway.paths import is_proxied
+from stoker.gateway.sockets import Channel
 from stoker.settings import GatewaySettings
 
 _PATH = "/:@!$&'()*+,;=-._~"  # RFC 3986, 3.3

@@ -22,8 +22,8 @@ from stoker.gateway.dialling import notice_vanished_peer, plain_socket
 from stoker.gateway.express import Visit
 from stoker.gateway.framing import LONGEST_HEAD
 from stoker.gateway.heading import Guard
-from stoker.gateway.hub import Channel
 from stoker.gateway.plane import DataPlane
+from stoker.gateway.sockets import Channel
 from stoker.web.connection import Connection
 from stoker.web.last import LastAnswers
 
