@@ -25,6 +25,11 @@ class Transport(Protocol):
         ...
 
     @property
+    def is_settled(self) -> bool:
+        """Whether all that was sent has been written."""
+        ...
+
+    @property
     def is_stale(self) -> bool:
         """Whether a connection that should be silent isn't."""
         ...
@@ -95,7 +100,8 @@ class Connection:
     def is_reusable(self) -> bool:
         """Whether another exchange can follow."""
         reader = self.reader
-        return reader.complete and not reader.excess and not self._unsent and reader.keeps_alive
+        sent = self._transport.is_settled and not self._unsent
+        return sent and reader.complete and not reader.excess and reader.keeps_alive
 
     @property
     def is_stale(self) -> bool:

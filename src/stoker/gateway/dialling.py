@@ -76,6 +76,11 @@ class SecureTransport:
             raise ConnectionError(str(broken)) from broken
 
     @property
+    def is_settled(self) -> bool:
+        """Whether all that was sent has been written: it is, when sending returns."""
+        return True
+
+    @property
     def is_stale(self) -> bool:
         """Whether there is something to read on it, be it its end."""
         return self._socket.is_readable()

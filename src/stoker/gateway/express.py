@@ -130,13 +130,16 @@ class Visit:
         sink.last = sink.last or head.closes
         self._channel.on_hang_up = self.leave
         await lane.forwarder.forward(head, body, sink)
+        if sink.last:
+            await self._channel.flush()
+            return False
         self._channel.on_hang_up = None
         self.is_idle = not self._buffer
         self.deadline = trio.current_time() + KEEP_ALIVE_SECONDS
         if self._buffer:  # pipelined: others have their turn first
             await trio.lowlevel.checkpoint()
             self._buffer = _without_empty_lines(self._buffer)
-        return not sink.last
+        return True
 
     async def _read_body(self, length: int, *, expects: bool) -> bytes | None:
         """The whole body, or None if the client went away."""
@@ -163,6 +166,7 @@ class Visit:
         self.is_idle = False
         self._sink.last = True
         await self._lane.forwarder.refuse(answer, self._sink, head)
+        await self._channel.flush()
         self._channel.socket.shutdown(socket.SHUT_WR)
         self.deadline = math.inf
         with trio.move_on_after(LINGER_SECONDS):

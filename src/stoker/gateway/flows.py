@@ -7,47 +7,12 @@ with cold caches, so all that are ready are first read, then looked through, the
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import trio
 
 from stoker.gateway.poller import Poller
-from stoker.gateway.sockets import PIECE, Channel
+from stoker.gateway.sockets import PIECE, Flow
 
 PACE_SECONDS = 0.002
-
-
-class Flow(Protocol):
-    """A stream from ``source`` to ``client`` whose task is parked. All methods return at once.
-
-    The flow sees to it that its task wakes when there is something to do for it.
-    """
-
-    @property
-    def source(self) -> Channel:
-        """Where it is read from."""
-        ...
-
-    @property
-    def client(self) -> Channel:
-        """Where it is written to."""
-        ...
-
-    def take_in(self, data: bytes, now: float) -> bytes:
-        """What to write, now that ``data`` came, which is empty at the end. ``now`` is monotonic seconds."""
-        ...
-
-    def held_up(self, rest: memoryview) -> None:
-        """The client did not take ``rest``: it is slow, or gone."""
-        ...
-
-    def break_off(self, error: OSError) -> None:
-        """The source broke."""
-        ...
-
-    def fail(self, error: Exception) -> None:
-        """One of the other methods raised ``error``, which is no failure it expects: have the task raise it."""
-        ...
 
 
 class Flows:

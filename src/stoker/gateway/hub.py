@@ -2,7 +2,8 @@
 
 Waiting for a socket through Trio costs two system calls and a turn of its loop each time. Here every socket is
 registered once, edge-triggered, in a poller of our own, which is itself what one Trio task waits for. So a turn of the
-loop serves all sockets that have become ready meanwhile.
+loop serves all sockets that have become ready meanwhile: it reads from all of them, lets their tasks run, and writes
+what these have to say.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import socket
 
 import trio
 
-from stoker.gateway.flows import Flow, Flows
+from stoker.gateway.flows import Flows
 from stoker.gateway.poller import Poller
-from stoker.gateway.sockets import Channel
+from stoker.gateway.sockets import Channel, Flow
 
 
 class Hub:
@@ -27,12 +28,15 @@ class Hub:
         self._poller = Poller()
         self._flows = Flows()
         self._channels: dict[int, Channel] = {}
+        self._posted: list[tuple[Channel, bytes]] = []
+        self._writer: trio.lowlevel.Task | None = None
 
     async def run(self) -> None:
         """Serve, until cancelled; then the hub is of no more use."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._flows.run)
+                nursery.start_soon(self._write)
                 while True:
                     await trio.lowlevel.wait_readable(self._poller.fileno())
                     self._wake()
@@ -51,6 +55,30 @@ class Hub:
         """Watch it no longer."""
         if self._channels.pop(channel.fd, None) is not None:
             self._poller.remove(channel.fd)
+
+    def post(self, channel: Channel, data: bytes) -> None:
+        """Have ``data`` written to ``channel`` when all tasks that run now have run."""
+        self._posted.append((channel, data))
+        if self._writer is not None:
+            task, self._writer = self._writer, None
+            trio.lowlevel.reschedule(task)
+
+    def write_out(self) -> None:
+        """Write all that was posted, now."""
+        posted, self._posted = self._posted, []
+        for channel, data in posted:
+            channel.write(data)
+
+    async def _write(self) -> None:
+        def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+            self._writer = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        while True:
+            if not self._posted:
+                self._writer = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(abort)
+            self.write_out()
 
     def let_flow(self, flow: Flow) -> None:
         """Relay it from now on, until :meth:`end_flow`; nobody else may read from its source meanwhile."""

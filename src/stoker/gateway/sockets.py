@@ -1,91 +1,206 @@
-"""Sockets that the hub watches: tried first, waited for only if they must be."""
+"""Sockets that the hub watches, reads and writes for their tasks."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import trio
 
-if TYPE_CHECKING:
-    from stoker.gateway.hub import Hub
-
 PIECE = 64 * 1024  # bytes that are read at once
+SMALL = 16 * 1024  # bytes that are not worth a system call of their own
+
+
+class Flow(Protocol):
+    """A stream from ``source`` to ``client`` whose task is parked. All methods return at once.
+
+    The flow sees to it that its task wakes when there is something to do for it.
+    """
+
+    @property
+    def source(self) -> Channel:
+        """Where it is read from."""
+        ...
+
+    @property
+    def client(self) -> Channel:
+        """Where it is written to."""
+        ...
+
+    def take_in(self, data: bytes, now: float) -> bytes:
+        """What to write, now that ``data`` came, which is empty at the end. ``now`` is monotonic seconds."""
+        ...
+
+    def held_up(self, rest: memoryview) -> None:
+        """The client did not take ``rest``: it is slow, or gone."""
+        ...
+
+    def break_off(self, error: OSError) -> None:
+        """The source broke."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """One of the other methods raised ``error``, which is no failure it expects: have the task raise it."""
+        ...
+
+
+class Watcher(Protocol):
+    """What is asked of the hub."""
+
+    def forget(self, channel: Channel) -> None:
+        """Watch it no longer."""
+        ...
+
+    def post(self, channel: Channel, data: bytes) -> None:
+        """Have ``data`` written, soon."""
+        ...
+
+    def write_out(self) -> None:
+        """Write all that was posted, now."""
+        ...
+
+    def let_flow(self, flow: Flow) -> None:
+        """Relay it from now on, until :meth:`end_flow`; nobody else may read from its source meanwhile."""
+        ...
+
+    def end_flow(self, flow: Flow) -> None:
+        """Relay it no longer: it is a task again that reads from its source."""
+        ...
 
 
 class Channel:
     """A connected socket that the hub watches. One task at a time reads from it, or one flow.
 
-    Its methods try the socket first and wait only if they must; ``OSError`` says that the connection broke.
+    While a task waits for something to read, the hub reads for it. What a task sends is written by the hub when all
+    tasks of this turn have run: in between, nothing but Python runs. ``OSError`` says that the connection broke; a
+    task that sends learns of it when it reads, or sends again.
+
     ``readable`` is false while there is certainly nothing to read. ``hung_up`` becomes true when the peer has closed
     its side; if nobody is reading then, ``on_hang_up`` is called (once, unless it is set again).
     """
 
-    __slots__ = ("_waiter", "fd", "hub", "hung_up", "on_hang_up", "readable", "socket")
+    __slots__ = (
+        "_came",
+        "_failure",
+        "_posted",
+        "_rest",
+        "_waiter",
+        "broken",
+        "fd",
+        "hub",
+        "hung_up",
+        "on_hang_up",
+        "readable",
+        "socket",
+    )
 
-    def __init__(self, hub: Hub, sock: socket.socket) -> None:
+    def __init__(self, hub: Watcher, sock: socket.socket) -> None:
         self.hub = hub
         self._waiter: trio.lowlevel.Task | None = None
+        self._came: bytes | None = None
+        self._failure: OSError | None = None
+        self._posted = False
+        self._rest = b""
         self.socket = sock
         self.fd = sock.fileno()
         self.readable = True
         self.hung_up = False
+        self.broken = False
         self.on_hang_up: Callable[[], None] | None = None
 
     async def receive(self) -> bytes:
         """The next bytes, all that are there up to ``PIECE``; empty at the end. Does not always yield."""
         while True:
-            data = self.receive_nowait()
+            if self._rest:
+                await self.flush()
+            data = self._receive_now()
             if data is not None:
                 return data
-            await self._park()
+            self._waiter = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._unpark)
+            if self._failure is not None:
+                raise self._failure
+            if self._came is not None:
+                data, self._came = self._came, None
+                return data
 
-    def receive_nowait(self) -> bytes | None:
-        """What there is to read now, empty at the end, or None."""
-        if not self.readable:
-            return None
-        try:
-            data = self.socket.recv(PIECE)
-        except BlockingIOError:
-            self.readable = False
-            return None
-        if len(data) < PIECE and not self.hung_up:
-            self.readable = False  # epoll(7): a short read has emptied a stream
-        return data
+    async def send_all(self, data: bytes) -> None:
+        """Send; waits while the peer is slow. Does not always yield. Cancelled, nobody knows how much was sent."""
+        if self.broken:
+            raise BrokenPipeError("the connection is broken")
+        if self._rest:
+            await self.flush()
+        if len(data) <= SMALL:
+            self._posted = True
+            self.hub.post(self, data)
+        else:
+            if self._posted:
+                self.hub.write_out()
+            self.write(data)
+            await self.flush()
 
-    async def send_all(self, data: bytes | memoryview) -> None:
-        """Send; waits while the peer is slow. After a cancellation nobody knows how much was sent."""
-        sent = self.send_nowait(data)
-        if sent < len(data):
-            await self.send_rest(memoryview(data)[sent:])
-
-    def send_nowait(self, data: bytes | memoryview) -> int:
-        """Send what fits now and return how much that was."""
-        try:
-            return self.socket.send(data)
-        except BlockingIOError:
-            return 0
-
-    async def send_rest(self, rest: memoryview) -> None:
-        """Send what did not fit."""
-        while rest:
+    async def flush(self) -> None:
+        """Return when all that was sent has been written; waits while the peer is slow."""
+        if self._posted:
+            self.hub.write_out()
+        while self._rest:
             await trio.lowlevel.wait_writable(self.socket)
-            rest = rest[self.send_nowait(rest) :]
+            rest, self._rest = self._rest, b""
+            self.write(rest)
+        if self.broken:
+            raise BrokenPipeError("the connection is broken")
+
+    def hold(self, rest: memoryview) -> None:
+        """Keep what somebody else could not write, for :meth:`flush`."""
+        self._rest = bytes(rest)
+
+    def write(self, data: bytes) -> None:
+        """Write now, and keep what does not fit for a task that flushes, sends or receives."""
+        self._posted = False
+        if self._rest or self.broken:
+            self._rest += data
+            return
+        try:
+            sent = self.socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.broken = True
+            self.readable = True  # it is by reading that its task finds out why
+            self.wake()
+            return
+        if sent < len(data):
+            self._rest = data[sent:]
+            self.wake()
 
     def wake(self) -> None:
-        """Called by the hub: the socket may have something."""
-        if self._waiter is not None:
-            task, self._waiter = self._waiter, None
+        """There may be something to read, or something else to do."""
+        task = self._waiter
+        if task is not None:
+            if self.readable and not self._rest:
+                try:
+                    self._came = self._receive_now()
+                except OSError as error:
+                    self._failure = error
+                else:
+                    if self._came is None:
+                        return
+            self._waiter = None
             trio.lowlevel.reschedule(task)
         elif self.hung_up and self.on_hang_up is not None:
             notice, self.on_hang_up = self.on_hang_up, None
             notice()
 
     @property
+    def is_settled(self) -> bool:
+        """Whether all that was sent has been written."""
+        return not (self._posted or self._rest or self.broken)
+
+    @property
     def is_stale(self) -> bool:
         """Whether a connection that should be silent isn't: its peer closed it, or sends what nobody asked for."""
-        if self.hung_up:
+        if self.hung_up or self.broken:
             return True
         if not self.readable:
             return False
@@ -100,19 +215,31 @@ class Channel:
 
     def release(self) -> socket.socket:
         """Give the socket back, watched no longer."""
+        if self._posted:
+            self.hub.write_out()
         self.hub.forget(self)
         return self.socket
 
     def close(self) -> None:
-        """Close at once, whatever is under way. May be called again."""
+        """Close at once, whatever is under way; what was sent is written if the peer takes it. May be called again."""
         if self.socket.fileno() >= 0:
+            if self._posted:
+                self.hub.write_out()
             self.hub.forget(self)
             trio.lowlevel.notify_closing(self.socket)
             self.socket.close()
 
-    async def _park(self) -> None:
-        self._waiter = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._unpark)
+    def _receive_now(self) -> bytes | None:
+        if not self.readable:
+            return None
+        try:
+            data = self.socket.recv(PIECE)
+        except BlockingIOError:
+            self.readable = False
+            return None
+        if len(data) < PIECE and not self.hung_up:
+            self.readable = False  # epoll(7): a short read has emptied a stream
+        return data
 
     def _unpark(self, _: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
         self._waiter = None

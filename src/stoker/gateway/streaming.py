@@ -142,7 +142,7 @@ class _Flow:
     The task comes back for what may take time: a client that is slow, the answer's end, a failure.
     """
 
-    __slots__ = ("_connection", "_defect", "_frame", "_reader", "_rest", "_stream", "_task", "client", "source")
+    __slots__ = ("_connection", "_defect", "_frame", "_reader", "_stream", "_task", "client", "source")
 
     def __init__(
         self, stream: Stream, connection: Connection, source: Channel, client: Channel, frame: Callable[[bytes], bytes]
@@ -154,19 +154,17 @@ class _Flow:
         self._reader = connection.reader
         self._stream = stream
         self._defect: Exception | None = None
-        self._rest: memoryview | None = None
         self._task: trio.lowlevel.Task | None = None
 
     async def run(self) -> None:
         """Leave it to the hub; return when there is something for the task to do."""
+        await self.client.flush()
         self.source.hub.let_flow(self)
         self._task = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(self._abort)
         if self._defect is not None:
             raise self._defect
-        if self._rest is not None:
-            rest, self._rest = self._rest, None
-            await self.client.send_rest(rest)
+        await self.client.flush()
 
     def take_in(self, data: bytes, now: float) -> bytes:
         """What to write, now that ``data`` came. The last of an answer, or of one that broke, is left to the task."""
@@ -188,7 +186,7 @@ class _Flow:
 
     def held_up(self, rest: memoryview) -> None:
         """Have the task send ``rest``."""
-        self._rest = rest
+        self.client.hold(rest)
         self._unpark()
 
     def break_off(self, error: OSError) -> None:
