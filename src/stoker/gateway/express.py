@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal
 
@@ -37,6 +38,7 @@ class ExpressLane:
     forwarder: Forwarder
     settings: GatewaySettings
     heads: HeadReader
+    clock: Callable[[], float]
     date: DateHeader = attrs.field(factory=DateHeader)
 
 
@@ -97,11 +99,11 @@ class Visit:
             data = await self._channel.receive()
             if not data:
                 return False
-            if not self._buffer:
+            if self.is_idle:
                 self.is_idle = False
-                self.deadline = trio.current_time() + HEAD_SECONDS
-                data = _without_empty_lines(data)
-            self._buffer = self._buffer + data if self._buffer else data
+                if HEAD_END not in data:
+                    self.deadline = trio.current_time() + HEAD_SECONDS
+            self._buffer = self._buffer + data if self._buffer else _without_empty_lines(data)
         if self._buffer.startswith(_HTTP_2):
             self._head = None
             return True
@@ -135,7 +137,7 @@ class Visit:
             return False
         self._channel.on_hang_up = None
         self.is_idle = not self._buffer
-        self.deadline = trio.current_time() + KEEP_ALIVE_SECONDS
+        self.deadline = lane.clock() + KEEP_ALIVE_SECONDS
         if self._buffer:  # pipelined: others have their turn first
             await trio.lowlevel.checkpoint()
             self._buffer = _without_empty_lines(self._buffer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import attrs
 import trio
@@ -14,7 +14,6 @@ from stoker.gateway.admission import WaitingRoom
 from stoker.gateway.answers import Answer, error
 from stoker.gateway.asking import Asked, BodyReader
 from stoker.gateway.budget import RetryBudget
-from stoker.gateway.connection import Connection
 from stoker.gateway.counters import Counters
 from stoker.gateway.failures import Exhausted, Unsendable
 from stoker.gateway.headers import RequestIds
@@ -167,7 +166,7 @@ class Forwarder:
         ticket = Ticket(self._route_request(job), self._queue_seconds)
         failure: _Failure | None = None
         for attempt in range(1, MOST_ATTEMPTS + 1):
-            admitted = await self._room.admit(ticket)
+            admitted = self._table.open(ticket) or await self._room.admit(ticket)
             if isinstance(admitted, Answer):
                 if failure is not None:
                     break
@@ -193,7 +192,9 @@ class Forwarder:
         job.model, job.engine_id = backend.model, backend.engine_id
         relay = Relay(lease, sink, job.request_id, self._measures, self._table.clock)
         try:
-            connection = await self._send(job, lease)
+            body = job.body if not backend.renames else await self._renamed(job, backend.renames)
+            lines = job.heading.lines(streamed=job.stream)
+            connection = await self._pool.request(backend, job.heading.target, lines, job.request_id, body)
             try:
                 answer = await relay.run(connection)
             finally:
@@ -228,18 +229,15 @@ class Forwarder:
             return self._reader.read(content_type, job.body)
         return await trio.to_thread.run_sync(self._reader.read, content_type, job.body)
 
-    async def _renamed(self, job: _Job, name: str) -> bytes:
+    async def _renamed(self, job: _Job, renames: Mapping[str, str]) -> bytes:
+        """The body, asking for the model by the name that the engine knows."""
+        name = renames.get(job.asked)
+        if name is None:
+            return job.body
         content_type = job.heading.fields.get(b"content-type", b"")
         if len(job.body) <= self._reader.large_body:
             return self._rewrite(content_type, job.body, name)
         return await trio.to_thread.run_sync(self._rewrite, content_type, job.body, name)
-
-    async def _send(self, job: _Job, lease: Lease) -> Connection:
-        heading, body, backend = job.heading, job.body, lease.backend
-        if backend.renames and job.asked in backend.renames:
-            body = await self._renamed(job, backend.renames[job.asked])
-        lines = heading.lines(streamed=job.stream)
-        return await self._pool.request(backend, heading.target, lines, job.request_id, body)
 
     def _measure(self, job: _Job, relay: Relay) -> None:
         """Note what the relay says of the answer, however it ended."""

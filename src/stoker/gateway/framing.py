@@ -113,7 +113,11 @@ def request_head(method: bytes, target: bytes, version: bytes, headers: list[tup
     if len(head.fields.get(b"content-length", b"")) > _LONGEST_LENGTH:
         raise FramingError("the Content-Length is not a number of bytes that could ever come")
     if b"transfer-encoding" in head.fields:
-        codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
-        if codings != [b"chunked"]:
-            raise FramingError("the one transfer coding known here is chunked")
+        check_coding(headers)
     return head
+
+
+def check_coding(headers: list[tuple[bytes, bytes]]) -> None:
+    """Raise FramingError unless the headers name just the one transfer coding that is known here."""
+    if [value.lower() for name, value in headers if name == b"transfer-encoding"] != [b"chunked"]:
+        raise FramingError("the one transfer coding known here is chunked, and that once")

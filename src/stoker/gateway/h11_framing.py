@@ -21,6 +21,7 @@ _UNLAWFUL = re.compile(rb"(?<!\r)\n|\r(?!\n)|\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f
 _FIRST_LINE = re.compile(rb"[A-Z-]+ [\x21-\x7e]+ HTTP/[0-9]\.[0-9]\r\n")
 _LENGTH = re.compile(rb"\ncontent-length:[ \t]*([^\r]*?)[ \t]*\r", re.IGNORECASE)
 _CODING = re.compile(rb"\ntransfer-encoding:", re.IGNORECASE)
+_CODING_AND_TAB = re.compile(rb"\ntransfer-encoding:[^\r]*\t\r", re.IGNORECASE)  # llhttp takes the tab for a part of it
 
 
 class H11Framing:
@@ -59,6 +60,8 @@ def _check(head: bytes) -> None:
         raise FramingError("the head says more than once how long the body is")
     if lengths and not (lengths[0].isdigit() and len(lengths[0]) < 20):
         raise FramingError("the Content-Length is not a number")
+    if _CODING_AND_TAB.search(head):
+        raise FramingError("a tab follows the transfer coding")
 
 
 class H11Answers:
@@ -75,6 +78,7 @@ class H11Answers:
         self.headers: list[tuple[bytes, bytes]] = []
         self.fields: dict[bytes, bytes] = {}
         self.complete = False
+        self._ended = False
         self._pieces: list[bytes] = []
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=LONGEST_ANSWER_HEAD)
         self._http.send(h11.Request(method="POST", target="/", headers=[("host", "x"), ("content-length", "0")]))
@@ -82,20 +86,17 @@ class H11Answers:
 
     def feed(self, data: bytes) -> None:
         """Take in what came."""
-        if self.complete:
-            self.excess = self.excess or bool(data)
-            return
         while not self.status and data:
             data = self._feed_head(data)
         if data:
-            self._http.receive_data(data)
-            self._read()
+            self._feed_body(data)
 
     def end(self) -> None:
         """The connection has ended."""
         if not self.complete:
             if self._head or not self.status:
                 raise FramingError("the connection ended before the answer did")
+            self._ended = True
             self._http.receive_data(b"")
             self._read()
 
@@ -108,7 +109,7 @@ class H11Answers:
     @property
     def keeps_alive(self) -> bool:
         """Whether the connection can be used again."""
-        return self._http.their_state is h11.DONE and self._http.our_state is h11.DONE
+        return not self._ended and self._http.their_state is h11.DONE and self._http.our_state is h11.DONE
 
     def _feed_head(self, data: bytes) -> bytes:
         """Take in a head, of which there may be several, and return what comes after it."""
@@ -123,6 +124,13 @@ class H11Answers:
         self._http.receive_data(head)
         self._read()
         return rest
+
+    def _feed_body(self, data: bytes) -> None:
+        if self.complete:
+            self.excess = True
+        else:
+            self._http.receive_data(data)
+            self._read()
 
     def _read(self) -> None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from stoker.gateway.framing import AnswerReader, Framing, FramingError, RequestHead, request_head
+from stoker.gateway.framing import AnswerReader, Framing, FramingError, RequestHead, check_coding, request_head
 from stoker.gateway.h11_framing import H11Framing
 
 
@@ -95,10 +95,13 @@ class _Answers:
         """Take in what came."""
         try:
             self._parser.feed_data(data)
-        except self._upgrade:
-            raise FramingError("it switched to another protocol, which nobody asked for") from None
-        except self._error as wrong:
-            raise FramingError(str(wrong)) from wrong
+        except (self._error, self._upgrade) as wrong:
+            if self.complete:
+                self.excess = True
+            elif isinstance(wrong, self._upgrade):
+                raise FramingError("it switched to another protocol, which nobody asked for") from None
+            else:
+                raise FramingError(str(wrong)) from wrong
 
     def end(self) -> None:
         """The connection has ended."""
@@ -131,14 +134,16 @@ class _Answers:
             self.headers.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
+        if self.complete:
+            return
         status: int = self._parser.get_status_code()
         if status < 200:
             self.headers = []
             return
-        if self.complete:
-            return
-        self.status = status
         fields = self.fields = dict(self.headers)
+        if b"transfer-encoding" in fields:
+            check_coding(self.headers)  # llhttp would pass on what another one makes of the body
+        self.status = status
         self._framed = b"content-length" in fields or b"transfer-encoding" in fields or status in (204, 304)
 
     def on_body(self, body: bytes) -> None:

@@ -30,6 +30,7 @@ from stoker.settings import GatewaySettings
 class DataPlane:
     """The parts that others need: a server its lane and its hub, those who watch its measures."""
 
+    table: RoutingTable
     hub: Hub
     forwarder: Forwarder
     framing: Framing
@@ -55,7 +56,7 @@ class DataPlane:
         :class:`Forwarder` and :class:`UpstreamPool`.
         """
         hub, measures, framing = Hub(), Measures(), best_framing(httptools)
-        pool = UpstreamPool(hub, framing, settings.connect_timeout_seconds, ssl_context=ssl_context)
+        pool = UpstreamPool(hub, framing, table.clock, settings.connect_timeout_seconds, ssl_context=ssl_context)
         forwarder = Forwarder(
             table,
             pool,
@@ -69,9 +70,9 @@ class DataPlane:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hub.run)
             async with pool:
-                yield cls(hub, forwarder, framing, settings, measures)
+                yield cls(table, hub, forwarder, framing, settings, measures)
             nursery.cancel_scope.cancel()
 
     def lane(self, guard: Guard | None) -> ExpressLane:
         """The express lane, for those whom ``guard`` lets in."""
-        return ExpressLane(self.forwarder, self.settings, HeadReader(self.framing, guard))
+        return ExpressLane(self.forwarder, self.settings, HeadReader(self.framing, guard), self.table.clock)

@@ -20,8 +20,7 @@ HELD_ANSWER = 256 * 1024  # bytes; up to here an answer is sent only when it is 
 async def deliver(answer: Answer, sink: Sink, request_id: bytes | None = None) -> None:
     """Send a whole answer. ``request_id`` is given for one of ours, which does not have it yet."""
     headers = answer.headers if request_id is None else [*answer.headers, (b"x-request-id", request_id)]
-    await sink.start(answer.status, headers, len(answer.body))
-    await sink.finish(answer.body)
+    await sink.answer(answer.status, headers, answer.body)
 
 
 class Relay:
@@ -69,14 +68,14 @@ class Relay:
         return None
 
     async def _hold(self, connection: Connection, headers: HeaderList, length: int | None) -> Answer | None:
-        held = b""
+        answer, held = connection.reader, b""
         if length is None or length <= HELD_ANSWER:
-            held = await connection.read()
-            while not connection.reader.complete and len(held) <= HELD_ANSWER:
+            held = answer.take()
+            while not answer.complete and len(held) <= HELD_ANSWER:
                 held += await connection.read()
-            if connection.reader.complete and len(held) <= HELD_ANSWER:
+            if answer.complete and len(held) <= HELD_ANSWER:
                 self.tail = held[-TAIL_BYTES:]
-                return Answer(connection.reader.status, headers, held)
+                return Answer(answer.status, headers, held)
         await self._relay(connection, headers, length, held, None)
         return None
 

@@ -216,12 +216,12 @@ class RoutingTable:
         """A lease for the ticket's request, or None while no engine has room for it."""
         if self._closed_message is not None:
             return None
-        fit = [engine for engine in self._fit(ticket) if engine.has_room]
-        if not fit:
-            return None
         request, now = ticket.request, self.clock()
+        fit = [engine for engine in self._fit(ticket) if engine.has_room]
         healthy = [engine.candidate for engine in fit if engine.suspected_until <= now]
         candidates = healthy or [engine.candidate for engine in fit]
+        if not candidates:
+            return None
         policy, chosen = self._chooser.choose(request, candidates, now)
         engine = self._engines[chosen.engine_id]
         chosen.in_flight += 1

@@ -33,6 +33,10 @@ class Sink(Protocol):
         """A part of the body as it stands on the wire."""
         ...
 
+    async def answer(self, status: int, headers: HeaderList, body: bytes) -> None:
+        """A whole answer. ``headers`` say nothing of the framing."""
+        ...
+
     async def start(self, status: int, headers: HeaderList, length: int | None) -> None:
         """The head. ``headers`` say nothing of the framing: that is chosen by ``length``, if it is known."""
         ...

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-import trio
-
 from stoker.gateway.connection import Connection
 from stoker.gateway.dialling import Dialler, Origin
 from stoker.gateway.failures import NoAnswer
@@ -25,19 +23,21 @@ IDLE_PER_ENGINE = 128
 class UpstreamPool:
     """Keeps connections to engines and reuses the one used last.
 
-    An async context manager that closes what is idle when it is left; ``ssl_context`` is called once, in a thread, when
-    the first ``https`` engine is used.
+    ``clock`` gives monotonic seconds. An async context manager that closes what is idle when it is left;
+    ``ssl_context`` is called once, in a thread, when the first ``https`` engine is used.
     """
 
     def __init__(
         self,
         hub: Hub,
         framing: Framing,
+        clock: Callable[[], float],
         connect_timeout_seconds: float,
         *,
         ssl_context: Callable[[], ssl.SSLContext] = ssl.create_default_context,
     ) -> None:
         self._framing = framing
+        self._clock = clock
         self._dialler = Dialler(hub, connect_timeout_seconds, ssl_context)
         self._origins: dict[str, Origin] = {}
         self._idle: dict[str, deque[tuple[float, Connection]]] = {}
@@ -97,7 +97,7 @@ class UpstreamPool:
         if not connection.is_reusable:
             connection.close()
             return
-        now = trio.current_time()
+        now = self._clock()
         connections = self._idle.get(base_url)
         if connections is None:
             connections = self._idle[base_url] = deque()
@@ -112,7 +112,7 @@ class UpstreamPool:
         connections = self._idle.get(base_url)
         if not connections:
             return None
-        oldest = trio.current_time() - IDLE_SECONDS
+        oldest = self._clock() - IDLE_SECONDS
         while connections:
             kept_at, connection = connections.pop()
             if kept_at >= oldest and not connection.is_stale:

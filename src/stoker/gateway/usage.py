@@ -16,6 +16,11 @@ MOST_TOKENS = 10**9
 _KEY = b'"usage"'
 _BEFORE_OBJECT = re.compile(rb'(?<!\\)"usage"\s*:\s*(?=\{)')  # within a text, quotes have backslashes
 _DECODER = json.JSONDecoder()
+# How vLLM, and how OpenAI and llama.cpp begin it: for these there is no need to decode what follows.
+_USUAL = re.compile(
+    rb'"usage"\s*:\s*\{\s*"prompt_tokens"\s*:\s*(\d{1,9})\s*,\s*(?:"total_tokens"\s*:\s*\d{1,9}\s*,\s*)?'
+    rb'"completion_tokens"\s*:\s*(\d{1,9})\s*[,}]'
+)
 
 
 @attrs.define
@@ -39,6 +44,9 @@ def usage_in(tail: bytes) -> Usage | None:
         before = _BEFORE_OBJECT.match(tail, at)
         if before is None:
             continue
+        usual = _USUAL.match(tail, at) if completion is None else None
+        if usual is not None:
+            return Usage(int(usual[1]), int(usual[2]))
         try:
             report, _ = _DECODER.raw_decode(tail[before.end() :].decode(errors="replace"))
             prompt, written = _counts(report)

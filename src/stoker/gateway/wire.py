@@ -47,16 +47,13 @@ class WireSink:
         self._chunked = False
         self._head = b""
 
+    async def answer(self, status: int, headers: HeaderList, body: bytes) -> None:
+        """A whole answer."""
+        await self.channel.send_all(self._written(status, headers, len(body)) + body)
+
     async def start(self, status: int, headers: HeaderList, length: int | None) -> None:
         """Keep the head until something of the body comes: together they are one packet."""
-        lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, self._date.line()]
-        lines += [b"%b: %b\r\n" % header for header in headers]
-        self._chunked = False
-        if status not in (204, 304):
-            self._chunked = length is None
-            lines.append(b"transfer-encoding: chunked\r\n" if length is None else b"content-length: %d\r\n" % length)
-        lines.append(b"connection: close\r\n\r\n" if self.last else b"\r\n")
-        self._head = b"".join(lines)
+        self._head = self._written(status, headers, length)
 
     def frame(self, data: bytes) -> bytes:
         """A part of the body, with its framing."""
@@ -84,3 +81,13 @@ class WireSink:
         """Have the connection closed."""
         self._head = b""
         self.last = True
+
+    def _written(self, status: int, headers: HeaderList, length: int | None) -> bytes:
+        lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, self._date.line()]
+        lines += [b"%b: %b\r\n" % header for header in headers]
+        self._chunked = False
+        if status not in (204, 304):
+            self._chunked = length is None
+            lines.append(b"transfer-encoding: chunked\r\n" if length is None else b"content-length: %d\r\n" % length)
+        lines.append(b"connection: close\r\n\r\n" if self.last else b"\r\n")
+        return b"".join(lines)

@@ -80,6 +80,7 @@ class Connection:
                     server,
                     self._send,
                 )
+                self._set_idle(idle=True)
                 await self._protocol.initiate()
                 await self._protocol.handle(RawData(self._first))
                 await self._read()
@@ -92,7 +93,6 @@ class Connection:
             self._reading.cancel()
 
     async def _read(self) -> None:
-        self._set_idle(idle=True)
         with self._reading, suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while data := await self._stream.receive_some(_RECEIVE):
                 if not self._closing:

@@ -108,6 +108,10 @@ class _AsgiSink:
     def frame(self, data: bytes) -> bytes:
         return data
 
+    async def answer(self, status: int, headers: HeaderList, body: bytes) -> None:
+        await self.start(status, headers, len(body))
+        await self.finish(body)
+
     async def start(self, status: int, headers: HeaderList, length: int | None) -> None:
         framing = [] if length is None or status in (204, 304) else [(b"content-length", b"%d" % length)]
         await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *framing]})
