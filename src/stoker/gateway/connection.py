@@ -10,8 +10,6 @@ from stoker.gateway.failures import CutShort, NoAnswer, NotHttp
 from stoker.gateway.framing import LONGEST_ANSWER_HEAD, AnswerReader, FramingError
 from stoker.gateway.sockets import Channel
 
-_JOINED_BODY = 64 * 1024  # up to this size a body is sent in one piece with its head
-
 
 class Transport(Protocol):
     """What carries the bytes. ``OSError`` says that it broke."""
@@ -20,7 +18,7 @@ class Transport(Protocol):
         """The next bytes; empty at the end."""
         ...
 
-    async def send_all(self, data: bytes) -> None:
+    async def send_both(self, head: bytes, body: bytes) -> None:
         """Send; waits while the engine is slow."""
         ...
 
@@ -60,11 +58,7 @@ class Connection:
         reader = self.reader
         reader.begin()
         try:
-            if len(body) <= _JOINED_BODY:
-                await self._transport.send_all(head + body)
-            else:
-                await self._transport.send_all(head)
-                await self._transport.send_all(body)
+            await self._transport.send_both(head, body)
         except OSError:
             self._unsent = True  # it may have answered before it hung up: that it wants no such body, for one
         heard = 0
@@ -86,6 +80,17 @@ class Connection:
                 await self._hear(1)
             except UpstreamError as failure:
                 self._failure = failure  # what came before it first
+
+    async def read_past(self, most: int) -> bytes:
+        """The next bytes of the body, up to ``most``, past the reader. Raises CutShort."""
+        try:
+            data = await self._transport.receive()
+        except OSError as error:
+            raise self._broken(error) from error
+        if not data:
+            raise self._broken(None)
+        self.reader.excess = len(data) > most
+        return data[:most]
 
     def fail(self, error: OSError | FramingError) -> None:
         """Somebody else read from the connection, and met ``error``: :meth:`read` raises it, after what came before."""

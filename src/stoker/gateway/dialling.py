@@ -68,10 +68,10 @@ class SecureTransport:
         except trio.BrokenResourceError as broken:
             raise ConnectionError(str(broken)) from broken
 
-    async def send_all(self, data: bytes) -> None:
+    async def send_both(self, head: bytes, body: bytes) -> None:
         """Send. Raises OSError where the connection broke."""
         try:
-            await self._stream.send_all(data)
+            await self._stream.send_all(head + body)
         except trio.BrokenResourceError as broken:
             raise ConnectionError(str(broken)) from broken
 

@@ -48,12 +48,13 @@ class Visit:
     ``deadline`` is when the client has to be done with what it is at; whoever keeps the time calls :meth:`leave` then.
     """
 
-    __slots__ = ("_buffer", "_channel", "_head", "_lane", "_length", "_scope", "_sink", "deadline", "is_idle")
+    __slots__ = ("_at", "_buffer", "_channel", "_head", "_lane", "_length", "_scope", "_sink", "deadline", "is_idle")
 
     def __init__(self, lane: ExpressLane, channel: Channel) -> None:
         self._lane = lane
         self._channel = channel
         self._buffer = b""
+        self._at = 0
         self._head: ExpressHead | None = None
         self._length = 0
         self._scope = trio.CancelScope()
@@ -99,11 +100,11 @@ class Visit:
             data = await self._channel.receive()
             if not data:
                 return False
-            if self.is_idle:
+            self._buffer = _without_empty_lines(self._buffer + data)
+            if self.is_idle and self._buffer:
                 self.is_idle = False
                 if HEAD_END not in data:
                     self.deadline = trio.current_time() + HEAD_SECONDS
-            self._buffer = self._buffer + data if self._buffer else _without_empty_lines(data)
         if self._buffer.startswith(_HTTP_2):
             self._head = None
             return True
@@ -114,8 +115,7 @@ class Visit:
             self._head, self._length = self._lane.heads.read(self._buffer[:end])
         except FramingError as wrong:
             return await self._refuse(error(400, str(wrong), code="malformed_request"))
-        if self._head is not None:
-            self._buffer = self._buffer[end:]
+        self._at = end
         return True
 
     async def _serve(self, head: ExpressHead, length: int) -> bool:
@@ -133,27 +133,28 @@ class Visit:
         self._channel.on_hang_up = self.leave
         await lane.forwarder.forward(head, body, sink)
         if sink.last:
-            await self._channel.flush()
-            return False
+            return await self._hang_up()
         self._channel.on_hang_up = None
-        self.is_idle = not self._buffer
-        self.deadline = lane.clock() + KEEP_ALIVE_SECONDS
         if self._buffer:  # pipelined: others have their turn first
             await trio.lowlevel.checkpoint()
             self._buffer = _without_empty_lines(self._buffer)
+        self.is_idle = not self._buffer
+        self.deadline = lane.clock() + (KEEP_ALIVE_SECONDS if self.is_idle else HEAD_SECONDS)
         return True
 
     async def _read_body(self, length: int, *, expects: bool) -> bytes | None:
         """The whole body, or None if the client went away."""
-        there = len(self._buffer)
+        start, buffer = self._at, self._buffer
+        end = start + length
+        there = len(buffer) - start
         if there >= length:
-            body, self._buffer = self._buffer[:length], self._buffer[length:]
-            return body
+            self._buffer = buffer[end:]
+            return buffer[start:end]
         if expects and not there:
             await self._channel.send_all(_CONTINUE)
-        parts = [self._buffer]
+        parts: list[bytes | memoryview] = [memoryview(buffer)[start:]]
         while there < length:
-            self.deadline = trio.current_time() + BODY_SECONDS
+            self.deadline = self._lane.clock() + BODY_SECONDS
             data = await self._channel.receive()
             if not data:
                 return None
@@ -164,11 +165,16 @@ class Visit:
         return body[:length] if self._buffer else body
 
     async def _refuse(self, answer: Answer, head: ExpressHead | None = None) -> Literal[False]:
-        """Answer, and end the connection so that the client reads the answer: one that still sends would be reset."""
+        """Answer, and end the connection."""
         self.is_idle = False
         self._sink.last = True
         await self._lane.forwarder.refuse(answer, self._sink, head)
+        return await self._hang_up()
+
+    async def _hang_up(self) -> Literal[False]:
+        """End the connection so that the client reads the answer: one that sent more, or still sends, would be reset."""
         await self._channel.flush()
+        self._channel.on_hang_up = None
         self._channel.socket.shutdown(socket.SHUT_WR)
         self.deadline = math.inf
         with trio.move_on_after(LINGER_SECONDS):
@@ -191,7 +197,7 @@ def _hopeless(start: bytes) -> Answer | None:
     """The refusal of what can't become a request any more, however much follows."""
     if len(start) > LONGEST_HEAD:
         return _HEAD_TOO_LARGE
-    if start and (not start[:1].isalpha() or start.count(b"\n") != start.count(b"\r\n")):
+    if len(start) > 1 and (not start[:1].isalpha() or start.count(b"\n") != start.count(b"\r\n")):
         return _NOT_HTTP
     return None
 

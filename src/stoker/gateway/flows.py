@@ -10,9 +10,10 @@ from __future__ import annotations
 import trio
 
 from stoker.gateway.poller import Poller
-from stoker.gateway.sockets import PIECE, Flow
+from stoker.gateway.sockets import Flow
 
 PACE_SECONDS = 0.002
+PIECE = 16 * 1024  # bytes of a stream that are read at once: many times an event
 
 
 class Flows:

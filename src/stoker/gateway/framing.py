@@ -70,6 +70,10 @@ class AnswerReader(Protocol):
         """The body as far as it came and was not taken yet."""
         ...
 
+    def leave(self) -> None:
+        """Somebody else has read what was to come of the body: the answer is complete."""
+        ...
+
     @property
     def keeps_alive(self) -> bool:
         """Whether the engine lets the connection be used again after this answer, which is complete."""

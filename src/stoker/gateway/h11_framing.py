@@ -79,6 +79,8 @@ class H11Answers:
         self.fields: dict[bytes, bytes] = {}
         self.complete = False
         self._ended = False
+        self._left = False
+        self._lasting = False
         self._pieces: list[bytes] = []
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=LONGEST_ANSWER_HEAD)
         self._http.send(h11.Request(method="POST", target="/", headers=[("host", "x"), ("content-length", "0")]))
@@ -106,9 +108,15 @@ class H11Answers:
         self._pieces.clear()
         return body
 
+    def leave(self) -> None:
+        """Somebody else has read the rest."""
+        self.complete = self._left = True
+
     @property
     def keeps_alive(self) -> bool:
         """Whether the connection can be used again."""
+        if self._left:
+            return self._lasting
         return not self._ended and self._http.their_state is h11.DONE and self._http.our_state is h11.DONE
 
     def _feed_head(self, data: bytes) -> bytes:
@@ -139,6 +147,8 @@ class H11Answers:
                 if isinstance(event, h11.Response):
                     self.status, self.headers = event.status_code, list(event.headers)
                     self.fields = dict(self.headers)
+                    closing = b"close" in self.fields.get(b"connection", b"").lower()
+                    self._lasting = event.http_version == b"1.1" and not closing
                 elif isinstance(event, h11.Data):
                     self._pieces.append(bytes(event.data))
                 elif isinstance(event, h11.EndOfMessage):

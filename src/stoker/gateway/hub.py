@@ -14,7 +14,7 @@ import trio
 
 from stoker.gateway.flows import Flows
 from stoker.gateway.poller import Poller
-from stoker.gateway.sockets import Channel, Flow
+from stoker.gateway.sockets import PIECE, Channel, Flow
 
 
 class Hub:
@@ -29,6 +29,7 @@ class Hub:
         self._flows = Flows()
         self._channels: dict[int, Channel] = {}
         self._posted: list[tuple[Channel, bytes]] = []
+        self.scratch = memoryview(bytearray(PIECE))
         self._writer: trio.lowlevel.Task | None = None
 
     async def run(self) -> None:

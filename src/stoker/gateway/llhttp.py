@@ -65,6 +65,7 @@ class _Answers:
         "_error",
         "_framed",
         "_kept",
+        "_make",
         "_parser",
         "_pieces",
         "_upgrade",
@@ -81,6 +82,7 @@ class _Answers:
         self._pieces: list[bytes] = []
         self.excess = False
         self.begin()
+        self._make = parser
         self._parser = parser(self)
 
     def begin(self) -> None:
@@ -117,6 +119,12 @@ class _Answers:
             return pieces.pop()
         self._pieces = []
         return b"".join(pieces)
+
+    def leave(self) -> None:
+        """Somebody else has read the rest."""
+        self.complete = True
+        self._kept = self._parser.should_keep_alive()
+        self._parser = self._make(self)
 
     @property
     def keeps_alive(self) -> bool:

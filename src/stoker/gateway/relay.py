@@ -91,7 +91,10 @@ class Relay:
             self.first_byte_at = self._clock()
             self.started = True
             await self._sink.start(self.status, headers, length)
-            await stream.run(first)
+            if length is None:
+                await stream.run(first)
+            else:
+                await stream.run_plain(first, length)
         except UpstreamError as broken:
             if not self.started:
                 raise

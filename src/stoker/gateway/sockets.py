@@ -8,7 +8,7 @@ from typing import Protocol
 
 import trio
 
-PIECE = 64 * 1024  # bytes that are read at once
+PIECE = 256 * 1024  # bytes that are read at once
 SMALL = 16 * 1024  # bytes that are not worth a system call of their own
 
 
@@ -46,7 +46,9 @@ class Flow(Protocol):
 
 
 class Watcher(Protocol):
-    """What is asked of the hub."""
+    """What is asked of the hub. ``scratch`` is memory for whoever needs some until its next ``await``."""
+
+    scratch: memoryview
 
     def forget(self, channel: Channel) -> None:
         """Watch it no longer."""
@@ -140,6 +142,39 @@ class Channel:
             self.write(data)
             await self.flush()
 
+    async def send_both(self, head: bytes, body: bytes) -> None:
+        """The same as ``send_all(head + body)``, without a copy of a large body."""
+        if len(body) <= SMALL or self._posted or self._rest or self.broken:
+            await self.send_all(head + body)
+            return
+        try:
+            sent = self.socket.sendmsg((head, body))
+        except BlockingIOError:
+            sent = 0
+        if sent < len(head):
+            self._rest = head[sent:] + body
+        elif sent < len(head) + len(body):
+            self._rest = body[sent - len(head) :]
+        await self.flush()
+
+    def pump(self, client: Channel, most: int) -> memoryview:
+        """Move what there is to read, up to ``most`` bytes, to ``client``, and show it, until the next ``await``.
+
+        What ``client`` does not take is left for its :meth:`flush`. Nothing is shown also at the end, and when the
+        connection broke: :meth:`receive` tells which.
+        """
+        scratch = self.hub.scratch[:most]
+        size = 0
+        if self.readable:
+            try:
+                size = self.socket.recv_into(scratch)
+            except OSError:  # there is nothing, or the one who receives next meets it again
+                size = 0
+        moved = scratch[:size]
+        if size:
+            client.write(moved)
+        return moved
+
     async def flush(self) -> None:
         """Return when all that was sent has been written; waits while the peer is slow."""
         if self._posted:
@@ -155,7 +190,7 @@ class Channel:
         """Keep what somebody else could not write, for :meth:`flush`."""
         self._rest = bytes(rest)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Write now, and keep what does not fit for a task that flushes, sends or receives."""
         self._posted = False
         if self._rest or self.broken:
@@ -171,7 +206,7 @@ class Channel:
             self.wake()
             return
         if sent < len(data):
-            self._rest = data[sent:]
+            self._rest = bytes(data[sent:])
             self.wake()
 
     def wake(self) -> None:
@@ -233,13 +268,13 @@ class Channel:
         if not self.readable:
             return None
         try:
-            data = self.socket.recv(PIECE)
+            size = self.socket.recv_into(self.hub.scratch)
         except BlockingIOError:
             self.readable = False
             return None
-        if len(data) < PIECE and not self.hung_up:
+        if size < PIECE and not self.hung_up:
             self.readable = False  # epoll(7): a short read has emptied a stream
-        return data
+        return bytes(self.hub.scratch[:size])  # cheaper than to have as much memory made and cut for each
 
     def _unpark(self, _: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
         self._waiter = None

@@ -124,6 +124,29 @@ class Stream:
             piece += self._gate.rest()
         await sink.finish(piece)
 
+    async def run_plain(self, piece: bytes, length: int) -> None:
+        """The same for a body of ``length`` bytes that is relayed as it comes, past the parser and without a copy."""
+        connection, sink = self._connection, self._sink
+        source, client = connection.channel, sink.channel
+        if source is None or client is None or connection.reader.complete:
+            await self.run(piece)
+            return
+        await sink.send(piece)
+        left = length - len(piece)
+        while left:
+            await client.flush()
+            moved: bytes | memoryview = source.pump(client, left)
+            if not moved:
+                moved = await connection.read_past(left)
+                await client.send_all(moved)
+            left -= len(moved)
+            self.sent_bytes += len(moved)
+            self._older, self._newer = self._newer, bytes(moved[-TAIL_BYTES:])
+            self._lease.progress(self._clock())
+            await trio.lowlevel.checkpoint()
+        connection.reader.leave()
+        await sink.finish()
+
     def pass_on(self, body: bytes, now: float) -> bytes:
         """What of the body can be relayed now; and note what is of interest."""
         self._lease.progress(now)
