@@ -84,7 +84,9 @@ def test_the_status_tells_of_gateway_and_engines(call: Call) -> None:
     assert status.code == 0
     assert re.search(r"^address +http://127", status.out)
     assert "two" in status.out
-    assert call("status", "--json").json["policy"] == "least-load"
+    about = call("status", "--json").json
+    assert (about["policy"], about["lanes"]) == ("least-load", ["express", "hypercorn"])
+    assert f"requests framed by {about['parser']}, bodies read by {about['body_reader']}" in call("status").out
     assert call("gateway", "status", "--json").json["running"] is True
     assert re.search(r"^config +/.*stoker\.toml$", call("gateway", "status").out, re.MULTILINE)
     assert "gpus" in call("gpu", "--json").json

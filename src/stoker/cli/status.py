@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from stoker.cli.client import connect
 from stoker.cli.engine import print_engines
 from stoker.cli.options import AsJson
@@ -22,9 +25,14 @@ def status(*, as_json: AsJson = False) -> None:
         "version": about["version"],
         "up for": duration(about["uptime_seconds"]),
         "policy": about["policy"],
+        "lanes": f"{', '.join(about['lanes'])}; {_means(about)}",
         "requests": f"{queue['in_flight']} with engines, {queue['waiting']} waiting",
         "shutting down": about["shutting_down"] or None,
     }
     print_record(record)
     print()
     print_engines(engines)
+
+
+def _means(about: Mapping[str, Any]) -> str:
+    return f"requests framed by {about['parser']}, bodies read by {about['body_reader']}"
