@@ -245,7 +245,7 @@ class Forwarder:
             job.status = relay.status
             job.first_byte_at = relay.first_byte_at
             job.sent_bytes = relay.sent_bytes
-        usage = usage_in(relay.tail)
+        usage = usage_in(relay.ends)
         if usage is not None:
             self._measures.tokens(job.model, job.engine_id, usage)
 

@@ -12,7 +12,7 @@ from stoker.gateway.headers import HeaderList, for_client
 from stoker.gateway.measures import Measures
 from stoker.gateway.routing import Lease
 from stoker.gateway.streaming import Sink, Stream
-from stoker.gateway.usage import TAIL_BYTES
+from stoker.gateway.usage import OPENING_BYTES, TAIL_BYTES
 
 HELD_ANSWER = 256 * 1024  # bytes; up to here an answer is sent only when it is whole
 
@@ -28,7 +28,7 @@ class Relay:
 
     ``started`` says whether anything of it was sent, after which nothing can be taken back. ``trouble`` is what went
     wrong after that: an engine that died, or one that said so itself. ``status``, ``first_byte_at``, ``sent_bytes`` and
-    ``tail`` (the last of the body) are there for whoever measures.
+    ``ends`` (the first and the last of the body) are there for whoever measures.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Relay:
         self.status = 0
         self.first_byte_at: float | None = None
         self.sent_bytes = 0
-        self.tail = b""
+        self.ends = b""
         self._lease = lease
         self._sink = sink
         self._request_id = request_id
@@ -74,7 +74,7 @@ class Relay:
             while not answer.complete and len(held) <= HELD_ANSWER:
                 held += await connection.read()
             if answer.complete and len(held) <= HELD_ANSWER:
-                self.tail = held[-TAIL_BYTES:]
+                self.ends = held if len(held) <= TAIL_BYTES else held[:OPENING_BYTES] + held[-TAIL_BYTES:]
                 return Answer(answer.status, headers, held)
         await self._relay(connection, headers, length, held, None)
         return None
@@ -86,7 +86,7 @@ class Relay:
         gaps = self._measures.gaps(backend.model, backend.engine_id)
         stream = Stream(connection, self._sink, self._lease, self._clock, gate, gaps)
         try:
-            first = held or await stream.first()
+            first = stream.pass_on(held, self._clock()) if held else await stream.first()
             self.status = connection.reader.status
             self.first_byte_at = self._clock()
             self.started = True
@@ -103,7 +103,7 @@ class Relay:
                 await self._sink.send(_last_words(backend.engine_id, broken, torn=gate.torn))
             await self._sink.abort()
         finally:
-            self.sent_bytes, self.tail = stream.sent_bytes, stream.tail
+            self.sent_bytes, self.ends = stream.sent_bytes, stream.ends
             self.trouble = self.trouble or stream.trouble
 
 

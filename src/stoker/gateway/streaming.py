@@ -14,7 +14,7 @@ from stoker.gateway.headers import HeaderList
 from stoker.gateway.measures import Histogram
 from stoker.gateway.routing import Lease
 from stoker.gateway.sockets import Channel
-from stoker.gateway.usage import TAIL_BYTES
+from stoker.gateway.usage import OPENING_BYTES, TAIL_BYTES
 
 
 class Sink(Protocol):
@@ -70,6 +70,7 @@ class Stream:
         "_lease",
         "_newer",
         "_older",
+        "_opening",
         "_sink",
         "sent_bytes",
         "trouble",
@@ -91,14 +92,14 @@ class Stream:
         self._gate = gate
         self._gaps = gaps
         self._at = 0.0
-        self._older = self._newer = b""
+        self._opening = self._older = self._newer = b""
         self.sent_bytes = 0
         self.trouble: str | None = None
 
     @property
-    def tail(self) -> bytes:
-        """The last of what was relayed."""
-        return (self._older + self._newer)[-TAIL_BYTES:]
+    def ends(self) -> bytes:
+        """The first and the last of what was relayed."""
+        return self._opening + (self._older + self._newer)[-TAIL_BYTES:]
 
     async def first(self) -> bytes:
         """The first piece that can be relayed; empty if there is none. Raises UpstreamError."""
@@ -111,6 +112,7 @@ class Stream:
         """Relay ``piece`` and all that follows, to the end. Raises UpstreamError if the engine breaks off."""
         connection, sink = self._connection, self._sink
         source, client = connection.channel, sink.channel
+        self._opening = piece[:OPENING_BYTES]
         flow = None if source is None or client is None else _Flow(self, connection, source, client, sink.frame)
         while not connection.reader.complete:
             if piece:
@@ -132,6 +134,7 @@ class Stream:
             await self.run(piece)
             return
         await sink.send(piece)
+        self._opening = piece[:OPENING_BYTES]
         left = length - len(piece)
         while left:
             await client.flush()

@@ -11,6 +11,9 @@ import attrs
 TAIL_BYTES = 4096
 """How much of an answer's end holds the report, with all that the engines of today let follow it."""
 
+OPENING_BYTES = 1024
+"""How much of an answer's beginning may hold it, too: llama.cpp's embeddings, Anthropic's prompt."""
+
 MOST_TOKENS = 10**9
 
 _KEY = b'"usage"'

@@ -79,7 +79,7 @@ class ProxyLane:
     async def _forward(self, heading: Heading, body: bytes, receive: ASGIReceiveCallable, sink: _AsgiSink) -> None:
         """Forward, unless and until the client goes away."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
+            nursery.start_soon(_cancel_when_gone, receive, sink, nursery.cancel_scope)
             await self.forwarder.forward(heading, body, sink)
             nursery.cancel_scope.cancel()
 
@@ -92,18 +92,20 @@ def _refusal(scope: HTTPScope, target: bytes, headers: HeaderList) -> Answer | N
     return None if wrong is None else error(400, wrong, code="invalid_header")
 
 
-async def _cancel_when_gone(receive: ASGIReceiveCallable, scope: trio.CancelScope) -> None:
+async def _cancel_when_gone(receive: ASGIReceiveCallable, sink: _AsgiSink, scope: trio.CancelScope) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    scope.cancel()
+    if not sink.finished:  # ASGI has a disconnect also after the end of an answer
+        scope.cancel()
 
 
-@attrs.frozen
+@attrs.define
 class _AsgiSink:
     """Sends an answer as ASGI messages. A server closes the connection of an answer that has no last one."""
 
     _send: ASGISendCallable
     channel: Channel | None = None
+    finished: bool = False
 
     def frame(self, data: bytes) -> bytes:
         return data
@@ -120,6 +122,7 @@ class _AsgiSink:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def finish(self, data: bytes = b"") -> None:
+        self.finished = True
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
 
     async def abort(self) -> None:
