@@ -204,6 +204,7 @@ class Program:
                 lane = ProxyLane(data_plane.forwarder, gateway, web, web.guard)
                 server = await doors.start(partial(serve, lane, [self.listener], data_plane, web.guard))
                 operations.start_configured(self.settings)
+                gc.collect()
                 gc.freeze()  # what is there by now stays: no collection need look at it again
                 self._say_ready(doors)
                 await self._leave.wait()

@@ -56,3 +56,9 @@ def listed(names: Sequence[str], most: int = 20) -> str:
         return "none"
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def too_large(limit: int) -> Answer:
+    """The answer to a body that is longer than ``limit`` bytes."""
+    message = f"the body is larger than {limit} bytes; raise max_body_bytes of [gateway] in stoker.toml to take it"
+    return error(413, message, code="request_too_large")

@@ -47,7 +47,7 @@ class BodyReader(Protocol):
 class JsonReader:
     """The one that is always there."""
 
-    large_body = 1024 * 1024
+    large_body = 512 * 1024
 
     def __init__(self) -> None:
         # The value of a number is of no interest, and int refuses one of thousands of digits.
@@ -83,7 +83,7 @@ class JsonReader:
 class MsgspecReader:
     """The fast one: it decodes two members and steps over the rest. ``msgspec`` is the module."""
 
-    large_body = 8 * 1024 * 1024
+    large_body = 512 * 1024
 
     def __init__(self, msgspec: ModuleType) -> None:
         members = [("model", str), ("stream", bool | None, None)]

@@ -57,6 +57,8 @@ class Connection:
         """Send a request, and return when the head of its answer is there. Raises NoAnswer, CutShort or NotHttp."""
         reader = self.reader
         reader.begin()
+        if self.channel is not None:
+            self.channel.on_hang_up = None
         try:
             await self._transport.send_both(head, body)
         except OSError:
@@ -92,8 +94,8 @@ class Connection:
         self.reader.excess = len(data) > most
         return data[:most]
 
-    def fail(self, error: OSError | FramingError) -> None:
-        """Somebody else read from the connection, and met ``error``: :meth:`read` raises it, after what came before."""
+    def fail(self, error: OSError | FramingError | None) -> None:
+        """Somebody else read from it, and met ``error`` or (None) the end: :meth:`read` raises it, after what came."""
         self._failure = self._broken(error)
 
     def _broken(self, error: OSError | FramingError | None) -> UpstreamError:
@@ -112,6 +114,11 @@ class Connection:
     def is_stale(self) -> bool:
         """Whether the engine closed it while nobody used it, or said something unasked."""
         return self._transport.is_stale
+
+    def close_when_hung_up(self) -> None:
+        """Close it by itself when the engine does, until it is used again."""
+        if self.channel is not None:
+            self.channel.on_hang_up = self.close
 
     def close(self) -> None:
         """Close at once, whatever is under way."""

@@ -16,7 +16,7 @@ from stoker.gateway.failures import Exhausted, NotConnected
 from stoker.gateway.hub import Hub
 from stoker.gateway.sockets import PIECE, Channel
 
-_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC, errno.EADDRNOTAVAIL})
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 4}
 
 
@@ -107,6 +107,7 @@ class Dialler:
                 notice_vanished_peer(stream.socket)
                 if origin.tls:
                     return await self._secure(stream, origin)
+                return self._hub.watch(plain_socket(stream))
         except trio.TooSlowError:
             message = f"no connection to {origin.url} within {self._timeout_seconds:g} seconds"
             raise NotConnected(message) from None
@@ -116,7 +117,6 @@ class Dialler:
                 raise Exhausted(f"can't open another connection to {origin.url}: {cause.strerror}") from wrong
             reason = (isinstance(cause, OSError) and cause.strerror) or str(cause)
             raise NotConnected(f"can't connect to {origin.url}: {reason}") from wrong
-        return self._hub.watch(plain_socket(stream))
 
     async def _secure(self, stream: trio.SocketStream, origin: Origin) -> SecureTransport:
         if self._ssl_context is None:  # reads every certificate authority there is

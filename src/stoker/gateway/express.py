@@ -15,7 +15,7 @@ from typing import Literal
 import attrs
 import trio
 
-from stoker.gateway.answers import Answer, error
+from stoker.gateway.answers import Answer, error, too_large
 from stoker.gateway.forward import Forwarder
 from stoker.gateway.framing import HEAD_END, LONGEST_HEAD, FramingError
 from stoker.gateway.heading import ExpressHead, HeadReader
@@ -60,7 +60,7 @@ class Visit:
         self._scope = trio.CancelScope()
         self._sink = WireSink(channel, lane.date)
         self.is_idle = True
-        self.deadline = trio.current_time() + HEAD_SECONDS
+        self.deadline = self._lane.clock() + HEAD_SECONDS
 
     async def run(self) -> bytes | None:
         """Serve until the connection is over, or return what was read of a request that is for somebody else.
@@ -71,6 +71,7 @@ class Visit:
             while await self._read_head():
                 head, length = self._head, self._length
                 if head is None:
+                    await self._channel.flush()
                     return self._buffer
                 if not await self._serve(head, length):
                     return None
@@ -104,7 +105,7 @@ class Visit:
             if self.is_idle and self._buffer:
                 self.is_idle = False
                 if HEAD_END not in data:
-                    self.deadline = trio.current_time() + HEAD_SECONDS
+                    self.deadline = self._lane.clock() + HEAD_SECONDS
         if self._buffer.startswith(_HTTP_2):
             self._head = None
             return True
@@ -160,6 +161,7 @@ class Visit:
                 return None
             parts.append(data)
             there += len(data)
+            await trio.lowlevel.checkpoint()
         body = b"".join(parts)
         self._buffer = body[length:]
         return body[:length] if self._buffer else body
@@ -172,7 +174,7 @@ class Visit:
         return await self._hang_up()
 
     async def _hang_up(self) -> Literal[False]:
-        """End the connection so that the client reads the answer: one that sent more, or still sends, would be reset."""
+        """End the connection so that the client reads the answer: one that still sends would be reset."""
         await self._channel.flush()
         self._channel.on_hang_up = None
         self._channel.socket.shutdown(socket.SHUT_WR)
@@ -181,12 +183,6 @@ class Visit:
             while await self._channel.receive():
                 await trio.lowlevel.checkpoint()
         return False
-
-
-def too_large(limit: int) -> Answer:
-    """The answer to a body that is longer than ``limit`` bytes."""
-    message = f"the body is larger than {limit} bytes; raise max_body_bytes of [gateway] in stoker.toml to take it"
-    return error(413, message, code="request_too_large")
 
 
 _HEAD_TOO_LARGE = error(431, f"the head of the request is larger than {LONGEST_HEAD} bytes", code="head_too_large")
@@ -204,6 +200,7 @@ def _hopeless(start: bytes) -> Answer | None:
 
 def _without_empty_lines(start: bytes) -> bytes:
     """What follows the empty lines that some clients send after a body (RFC 9112, 2.2)."""
-    while start.startswith(b"\r\n"):
-        start = start[2:]
-    return start
+    at = 0
+    while start.startswith(b"\r\n", at):
+        at += 2
+    return start[at:]

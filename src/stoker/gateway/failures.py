@@ -8,7 +8,7 @@
     ├── CutShort            the answer broke off
     ├── NotHttp             what came is no HTTP answer, or its head is too long
     ├── Exhausted           we have no descriptor, memory or port left to connect with: not the engine's fault
-    └── Unsendable          the request's own head can't be written as HTTP: not the engine's fault either
+    └── Unsendable          what is configured for the engine can't be written as HTTP: not the engine's fault either
 """
 
 from __future__ import annotations
@@ -37,4 +37,4 @@ class Exhausted(UpstreamError):  # noqa: N818
 
 
 class Unsendable(UpstreamError):  # noqa: N818
-    """The request's own head can't be written as HTTP."""
+    """What is configured for the engine can't be written as HTTP."""

@@ -146,8 +146,11 @@ class Forwarder:
                 job.status = answer.status
                 await deliver(answer, sink)
                 job.first_byte_at = self._table.clock()
-        except BaseException:  # cancelled, or the sink said so
+        except (trio.Cancelled, OSError):  # OSError: the sink's
             job.status = CLIENT_GONE
+            raise
+        except Exception:
+            job.status = 500
             raise
         finally:
             now = self._table.clock()
@@ -204,8 +207,9 @@ class Forwarder:
             logger.warning("%s", ours)
             message = f"the gateway has reached a limit of its machine: {ours}"
             return self._ours(error(503, message, code="exhausted", retry=True), job)
-        except Unsendable as theirs:
-            return self._ours(error(400, str(theirs), code="invalid_header"), job)
+        except Unsendable as wrong:
+            logger.warning("engine %s can't be asked: %s", backend.engine_id, wrong)
+            return self._ours(error(502, str(wrong), code="engine_misconfigured"), job)
         except UpstreamError as broken:
             self._suspect(lease, str(broken))
             message = f"the engine {backend.engine_id} failed: {broken}"

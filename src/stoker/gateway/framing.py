@@ -70,7 +70,7 @@ class AnswerReader(Protocol):
         """The body as far as it came and was not taken yet."""
         ...
 
-    def leave(self) -> None:
+    def rest_was_read(self) -> None:
         """Somebody else has read what was to come of the body: the answer is complete."""
         ...
 

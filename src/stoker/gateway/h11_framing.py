@@ -108,7 +108,7 @@ class H11Answers:
         self._pieces.clear()
         return body
 
-    def leave(self) -> None:
+    def rest_was_read(self) -> None:
         """Somebody else has read the rest."""
         self.complete = self._left = True
 

@@ -39,6 +39,7 @@ _NOT_TO_ENGINES = _HOP_BY_HOP | {
 }
 _NOT_TO_ENGINES_OF_A_STREAM = _NOT_TO_ENGINES | {b"accept-encoding"}
 _NOT_TO_CLIENTS = _HOP_BY_HOP | {b"alt-svc", b"content-length", b"date", b"x-request-id", b"x-stoker-engine"}
+_USUAL_OF_CONNECTION = frozenset({b"keep-alive", b"close"})
 _LONGEST_REQUEST_ID = 128
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,%d}" % _LONGEST_REQUEST_ID)
 _TARGET = re.compile(rb"/[\x21-\x7e]*")
@@ -122,8 +123,10 @@ def _bearer(api_key: str) -> bytes:
 
 def _passing(headers: HeaderList, fields: Fields, barred: frozenset[bytes]) -> list[tuple[bytes, bytes]]:
     """The headers, without those ``barred`` and those that a ``Connection`` header names."""
-    if fields.get(b"connection", b"keep-alive").lower() not in (b"keep-alive", b"close"):
-        barred = barred.union(
+    if b"connection" in fields:
+        named = {
             token.strip() for name, value in headers if name == b"connection" for token in value.lower().split(b",")
-        )
+        }
+        if not named <= _USUAL_OF_CONNECTION:
+            barred = barred | named
     return [header for header in headers if header[0] not in barred]

@@ -122,8 +122,14 @@ def _express_path(head: RequestHead) -> str | None:
         and b"upgrade" not in fields
         and fields.get(b"connection", b"keep-alive").lower() in (b"keep-alive", b"close")
         and fields.get(b"expect", b"100-continue").lower() == b"100-continue"
+        and not (head.repeated and _is_repeated(head.headers, b"connection", b"expect"))
         and b"%" not in head.target
         and b"#" not in head.target
     )
     path = head.target.partition(b"?")[0].decode("ascii", "replace")
     return path if simple and is_proxied(path) else None
+
+
+def _is_repeated(headers: HeaderList, *wanted: bytes) -> bool:
+    names = [name for name, _ in headers]
+    return any(names.count(name) > 1 for name in wanted)

@@ -46,10 +46,14 @@ class Hub:
             self._flows.close()
 
     def watch(self, sock: socket.socket) -> Channel:
-        """A channel over a connected socket, which it owns from now on."""
+        """A channel over a connected socket, which it owns from now on. Raises OSError, and closes it, at a limit."""
         sock.setblocking(False)  # noqa: FBT003 - the standard library takes it so
+        try:
+            self._poller.add(sock.fileno())
+        except OSError:
+            sock.close()
+            raise
         channel = self._channels[sock.fileno()] = Channel(self, sock)
-        self._poller.add(channel.fd)
         return channel
 
     def forget(self, channel: Channel) -> None:

@@ -120,7 +120,7 @@ class _Answers:
         self._pieces = []
         return b"".join(pieces)
 
-    def leave(self) -> None:
+    def rest_was_read(self) -> None:
         """Somebody else has read the rest."""
         self.complete = True
         self._kept = self._parser.should_keep_alive()

@@ -10,6 +10,7 @@ import trio
 
 PIECE = 256 * 1024  # bytes that are read at once
 SMALL = 16 * 1024  # bytes that are not worth a system call of their own
+_NOTHING = memoryview(b"")
 
 
 class Flow(Protocol):
@@ -85,6 +86,7 @@ class Channel:
     __slots__ = (
         "_came",
         "_failure",
+        "_interrupt",
         "_posted",
         "_rest",
         "_waiter",
@@ -102,8 +104,9 @@ class Channel:
         self._waiter: trio.lowlevel.Task | None = None
         self._came: bytes | None = None
         self._failure: OSError | None = None
+        self._interrupt: Callable[[], None] | None = None
         self._posted = False
-        self._rest = b""
+        self._rest = _NOTHING
         self.socket = sock
         self.fd = sock.fileno()
         self.readable = True
@@ -114,11 +117,14 @@ class Channel:
     async def receive(self) -> bytes:
         """The next bytes, all that are there up to ``PIECE``; empty at the end. Does not always yield."""
         while True:
-            if self._rest:
-                await self.flush()
             data = self._receive_now()
             if data is not None:
                 return data
+            if self._rest:
+                await self._write_rest(until_readable=True)
+                continue
+            if self.broken:
+                raise BrokenPipeError("the connection is broken")
             self._waiter = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._unpark)
             if self._failure is not None:
@@ -143,7 +149,10 @@ class Channel:
             await self.flush()
 
     async def send_both(self, head: bytes, body: bytes) -> None:
-        """The same as ``send_all(head + body)``, without a copy of a large body."""
+        """The same as ``send_all(head + body)``, but without a copy of a large body, and without waiting.
+
+        What does not fit is written while somebody receives: so an answer that comes before all was sent is heard.
+        """
         if len(body) <= SMALL or self._posted or self._rest or self.broken:
             await self.send_all(head + body)
             return
@@ -151,11 +160,13 @@ class Channel:
             sent = self.socket.sendmsg((head, body))
         except BlockingIOError:
             sent = 0
+        except OSError:
+            self.broken = True
+            raise
         if sent < len(head):
-            self._rest = head[sent:] + body
+            self._rest = memoryview(head[sent:] + body)
         elif sent < len(head) + len(body):
-            self._rest = body[sent - len(head) :]
-        await self.flush()
+            self._rest = memoryview(body)[sent - len(head) :]
 
     def pump(self, client: Channel, most: int) -> memoryview:
         """Move what there is to read, up to ``most`` bytes, to ``client``, and show it, until the next ``await``.
@@ -168,33 +179,35 @@ class Channel:
         if self.readable:
             try:
                 size = self.socket.recv_into(scratch)
-            except OSError:  # there is nothing, or the one who receives next meets it again
-                size = 0
+            except BlockingIOError:
+                self.readable = False
+            except OSError:
+                self.broken = True  # which the one who receives next is told
         moved = scratch[:size]
         if size:
             client.write(moved)
+            client._rest = memoryview(bytes(client._rest))  # the scratch is somebody else's soon
         return moved
 
     async def flush(self) -> None:
         """Return when all that was sent has been written; waits while the peer is slow."""
         if self._posted:
             self.hub.write_out()
-        while self._rest:
-            await trio.lowlevel.wait_writable(self.socket)
-            rest, self._rest = self._rest, b""
-            self.write(rest)
+        if self._rest:
+            await self._write_rest(until_readable=False)
         if self.broken:
             raise BrokenPipeError("the connection is broken")
 
     def hold(self, rest: memoryview) -> None:
         """Keep what somebody else could not write, for :meth:`flush`."""
-        self._rest = bytes(rest)
+        self._rest = rest
 
     def write(self, data: bytes | memoryview) -> None:
         """Write now, and keep what does not fit for a task that flushes, sends or receives."""
         self._posted = False
+        if self._rest:
+            self._rest = memoryview(bytes(self._rest) + data)
         if self._rest or self.broken:
-            self._rest += data
             return
         try:
             sent = self.socket.send(data)
@@ -206,20 +219,22 @@ class Channel:
             self.wake()
             return
         if sent < len(data):
-            self._rest = bytes(data[sent:])
+            self._rest = memoryview(data)[sent:]
             self.wake()
 
     def wake(self) -> None:
         """There may be something to read, or something else to do."""
         task = self._waiter
-        if task is not None:
+        if self._interrupt is not None:
+            self._interrupt()
+        elif task is not None:
             if self.readable and not self._rest:
                 try:
                     self._came = self._receive_now()
                 except OSError as error:
                     self._failure = error
                 else:
-                    if self._came is None:
+                    if self._came is None and not self.broken:
                         return
             self._waiter = None
             trio.lowlevel.reschedule(task)
@@ -263,6 +278,19 @@ class Channel:
             self.hub.forget(self)
             trio.lowlevel.notify_closing(self.socket)
             self.socket.close()
+
+    async def _write_rest(self, *, until_readable: bool) -> None:
+        """Write what is left; or less, if the peer has something to say: that it does not want the rest, for one."""
+        while self._rest and not (until_readable and self.readable):
+            with trio.CancelScope() as scope:
+                self._interrupt = scope.cancel if until_readable else None
+                try:
+                    await trio.lowlevel.wait_writable(self.socket)
+                finally:
+                    self._interrupt = None
+            if not scope.cancelled_caught:
+                rest, self._rest = self._rest, _NOTHING
+                self.write(rest)
 
     def _receive_now(self) -> bytes | None:
         if not self.readable:

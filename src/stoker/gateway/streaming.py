@@ -144,30 +144,38 @@ class Stream:
                 await client.send_all(moved)
             left -= len(moved)
             self.sent_bytes += len(moved)
-            self._older, self._newer = self._newer, bytes(moved[-TAIL_BYTES:])
+            self._remember(moved)
             self._lease.progress(self._clock())
             await trio.lowlevel.checkpoint()
-        connection.reader.leave()
+        connection.reader.rest_was_read()
         await sink.finish()
 
     def pass_on(self, body: bytes, now: float) -> bytes:
         """What of the body can be relayed now; and note what is of interest."""
         self._lease.progress(now)
-        if self._gate is not None:
+        if self._gate is not None and body:
             body = self._gate.feed(body)
             if self._at:
                 self._gaps.observe(now - self._at)
             self._at = now
-            if b'{"error"' in body and self.trouble is None and speaks_of_error(body):
+            if self.trouble is None and speaks_of_error(body):
                 self.trouble = "it sent an error in the stream"
         if body:
-            self._older, self._newer = self._newer, body
+            self._remember(body)
             self.sent_bytes += len(body)
         return body
 
+    def _remember(self, body: bytes | memoryview) -> None:
+        """Keep the end of what was relayed, for little: two pieces, of which the newer one is all there was."""
+        if len(self._newer) < TAIL_BYTES:
+            self._older = (self._older + self._newer)[-TAIL_BYTES:]
+        else:
+            self._older = self._newer
+        self._newer = bytes(body[-TAIL_BYTES:])
+
 
 class _Flow:
-    """The part of a stream that the hub relays. See :class:`stoker.gateway.flows.Flow`.
+    """The part of a stream that the hub relays. See :class:`stoker.gateway.sockets.Flow`.
 
     The task comes back for what may take time: a client that is slow, the answer's end, a failure.
     """
@@ -205,7 +213,7 @@ class _Flow:
             else:
                 reader.end()
         except FramingError as error:
-            self._connection.fail(error)
+            self._connection.fail(error if data else None)
             self._unpark()
             return b""
         if reader.complete:

@@ -18,6 +18,7 @@ from stoker.model import Backend
 
 IDLE_SECONDS = 4.0  # engines on uvicorn and llama.cpp close after 5
 IDLE_PER_ENGINE = 128
+CROSSING_SECONDS = 0.1  # in which a close that was on its way is seen; later, the engine may have worked on the request
 
 
 class UpstreamPool:
@@ -78,10 +79,13 @@ class UpstreamPool:
         connection = self._take(base_url)
         try:
             if connection is not None:
+                sent_at = self._clock()
                 try:
                     await connection.exchange(head, body)
-                except NoAnswer:  # the engine closed it in the moment in which it was used again
-                    connection.close()
+                except NoAnswer:
+                    if self._clock() - sent_at > CROSSING_SECONDS:
+                        raise
+                    connection.close()  # the engine closed it in the moment in which it was used again
                 else:
                     return connection
             connection = Connection(origin, await self._dialler.dial(origin), self._framing.answers())
@@ -98,6 +102,7 @@ class UpstreamPool:
             connection.close()
             return
         now = self._clock()
+        connection.close_when_hung_up()
         connections = self._idle.get(base_url)
         if connections is None:
             connections = self._idle[base_url] = deque()

@@ -26,7 +26,9 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
+from stoker.gateway.framing import LONGEST_HEAD
 from stoker.web.calls import Calls, Send
+from stoker.web.last import OneRequest
 
 LINGER_SECONDS = 2.0
 _RECEIVE = 64 * 1024
@@ -81,8 +83,9 @@ class Connection:
                     self._send,
                 )
                 self._set_idle(idle=True)
+                if isinstance(http := self._protocol.protocol, H11Protocol):
+                    http.connection = OneRequest(h11.SERVER, max_incomplete_event_size=LONGEST_HEAD)
                 await self._protocol.initiate()
-                await self._protocol.handle(RawData(self._first))
                 await self._read()
         finally:
             sock.close()
@@ -94,9 +97,11 @@ class Connection:
 
     async def _read(self) -> None:
         with self._reading, suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            while data := await self._stream.receive_some(_RECEIVE):
+            data: bytes | bytearray = self._first
+            while data:
                 if not self._closing:
                     await self._protocol.handle(RawData(bytes(data)))
+                data = await self._stream.receive_some(_RECEIVE)
         await self._protocol.handle(Closed())
         if isinstance(http := self._protocol.protocol, H2Protocol):
             for buffer in tuple(http.stream_buffers.values()):  # or calls wait for ever for them to be sent

@@ -11,8 +11,8 @@ import attrs
 import trio
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 
-from stoker.gateway.answers import Answer, error
-from stoker.gateway.express import too_large
+from stoker.gateway.answers import Answer, error, too_large
+from stoker.gateway.express import BODY_SECONDS
 from stoker.gateway.forward import Forwarder
 from stoker.gateway.headers import HeaderList, unwritable
 from stoker.gateway.heading import Guard, Heading
@@ -59,15 +59,16 @@ class ProxyLane:
             await self._forward(heading, body, receive, sink)
 
     async def _body(self, length: bytes | None, receive: ASGIReceiveCallable) -> bytes | Answer | None:
-        """The whole body, an error if it is too large, or None if the client went away."""
+        """The whole body, an error if it is too large, or None if the client went away, or does not go on."""
         limit = self.settings.max_body_bytes
         if length is not None and int(length) > limit:
             return too_large(limit)
         parts: list[bytes] = []
         size = 0
         while True:
-            event = await receive()
-            if event["type"] != "http.request":
+            with trio.move_on_after(BODY_SECONDS) as patience:
+                event = await receive()
+            if patience.cancelled_caught or event["type"] != "http.request":
                 return None
             parts.append(event["body"])
             size += len(event["body"])

@@ -142,6 +142,7 @@ class Server:
         async with listener:
             while True:
                 while len(self._connections) >= self._most:  # the rest waits in the backlog
+                    self._make_room()
                     await trio.sleep(BREATH_SECONDS)
                 try:
                     stream = await listener.accept()
@@ -152,10 +153,17 @@ class Server:
                     handlers.start_soon(self._handle, stream)
 
     async def _handle(self, stream: trio.SocketStream) -> None:
-        channel = self._hub.watch(plain_socket(stream))
+        try:
+            channel = self._hub.watch(plain_socket(stream))
+        except OSError as shortage:  # of what the poller needs
+            self._complain(shortage)
+            stream.socket.close()
+            return
         visit = self._connections[channel] = Visit(self._express, channel)
         self._measures.connections += 1
         self._measures.connections_accepted += 1
+        if self._accepting.cancel_called:
+            visit.close_if_idle()
         try:
             rest = await visit.run()
             if rest is not None:
@@ -173,6 +181,13 @@ class Server:
         self._connections[channel] = connection
         await connection.run()
 
+    def _make_room(self) -> None:
+        """End the connections that have been idle for the longest, a tenth of all."""
+        visits = [visit for visit in self._connections.values() if isinstance(visit, Visit) and visit.is_idle]
+        for visit in sorted(visits, key=lambda visit: visit.deadline)[: max(1, self._most // 10)]:
+            visit.leave()
+        self._complain_once("there are as many connections as there may be; those that are idle are closed")
+
     async def _keep_time(self) -> None:
         """End the visits of those who take too long."""
         while True:
@@ -187,10 +202,14 @@ class Server:
         logger.error("a connection failed: %s", _summary(error), exc_info=error)
 
     def _complain(self, shortage: OSError) -> None:
+        self._complain_once(f"no more connections for now: {shortage.strerror}")
+
+    def _complain_once(self, what: str) -> None:
+        """Once a second, that is."""
         now = trio.current_time()
         if now - self._complained_at >= 1.0:
             self._complained_at = now
-            logger.error("no more connections for now, with %d open: %s", len(self._connections), shortage.strerror)
+            logger.error("%s; %d are open", what, len(self._connections))
 
 
 def _configuration() -> Config:
