@@ -124,6 +124,7 @@ async def test_an_engines_own_error_event_is_passed_on_and_noticed(world: World)
     answer = await world.ask(ASK)
     assert answer.complete
     assert answer.body == b"data: 1\n\n" + dying
+    await until(lambda: world.reports)
     assert [report[0] for report in world.reports] == ["one"]
     assert world.plane.forwarder.counters.stream_errors == 1
 
