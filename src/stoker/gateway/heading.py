@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stoker.gateway.answers import Answer
+from stoker.gateway.answers import Answer, error
 from stoker.gateway.framing import Framing, RequestHead
 from stoker.gateway.headers import Fields, HeaderList, for_engine
 from stoker.gateway.paths import is_proxied
@@ -76,8 +76,7 @@ class HeadReader:
         """
         start = _start_of_length(data)
         if start < 0:
-            self._framing.read_head(data)
-            return None, 0
+            return _refused_websocket(self._framing.read_head(data)), 0
         end = data.find(b"\r", start)
         key = data[:start] + data[end:]
         head = self._known.get(key)
@@ -90,13 +89,22 @@ class HeadReader:
         parsed = self._framing.read_head(data)
         path = _express_path(parsed)
         if path is None:
-            return None, 0
+            return _refused_websocket(parsed), 0
         head = ExpressHead(path, parsed, self._guard(parsed.headers) if self._guard is not None else None)
         if len(key) <= LONGEST_KNOWN and head.refusal is None:
             if len(self._known) >= MOST_KNOWN:
                 self._known.clear()
             self._known[key] = head
         return head, int(parsed.fields[b"content-length"])
+
+
+_NO_WEBSOCKET = error(403, "there are no websockets here; the API is plain HTTP", code="no_websocket")
+
+
+def _refused_websocket(head: RequestHead) -> ExpressHead | None:
+    """Refused here: on its way out, Hypercorn's side of one trips over what a client sends without waiting."""
+    wanted = head.fields.get(b"upgrade", b"").lower() == b"websocket"
+    return ExpressHead("", head, _NO_WEBSOCKET) if wanted else None
 
 
 def _start_of_length(data: bytes) -> int:
