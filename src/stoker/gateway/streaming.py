@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -15,6 +16,8 @@ from stoker.gateway.measures import Histogram
 from stoker.gateway.routing import Lease
 from stoker.gateway.sockets import Channel
 from stoker.gateway.usage import OPENING_BYTES, TAIL_BYTES
+
+RECENT_PIECES = 16  # that are kept to look for what the engine says at the end: the usage stands in the last but one
 
 
 class Sink(Protocol):
@@ -68,9 +71,8 @@ class Stream:
         "_gaps",
         "_gate",
         "_lease",
-        "_newer",
-        "_older",
         "_opening",
+        "_recent",
         "_sink",
         "sent_bytes",
         "trouble",
@@ -92,14 +94,15 @@ class Stream:
         self._gate = gate
         self._gaps = gaps
         self._at = 0.0
-        self._opening = self._older = self._newer = b""
+        self._opening = b""
+        self._recent: deque[bytes] = deque(maxlen=RECENT_PIECES)
         self.sent_bytes = 0
         self.trouble: str | None = None
 
     @property
     def ends(self) -> bytes:
         """The first and the last of what was relayed."""
-        return self._opening + (self._older + self._newer)[-TAIL_BYTES:]
+        return self._opening + b"".join(self._recent)[-TAIL_BYTES:]
 
     async def first(self) -> bytes:
         """The first piece that can be relayed; empty if there is none. Raises UpstreamError."""
@@ -144,7 +147,7 @@ class Stream:
                 await client.send_all(moved)
             left -= len(moved)
             self.sent_bytes += len(moved)
-            self._remember(moved)
+            self._recent.append(bytes(moved[-TAIL_BYTES:]))
             self._lease.progress(self._clock())
             await trio.lowlevel.checkpoint()
         connection.reader.rest_was_read()
@@ -161,17 +164,9 @@ class Stream:
             if self.trouble is None and speaks_of_error(body):
                 self.trouble = "it sent an error in the stream"
         if body:
-            self._remember(body)
+            self._recent.append(body[-TAIL_BYTES:])
             self.sent_bytes += len(body)
         return body
-
-    def _remember(self, body: bytes | memoryview) -> None:
-        """Keep the end of what was relayed, for little: two pieces, of which the newer one is all there was."""
-        if len(self._newer) < TAIL_BYTES:
-            self._older = (self._older + self._newer)[-TAIL_BYTES:]
-        else:
-            self._older = self._newer
-        self._newer = bytes(body[-TAIL_BYTES:])
 
 
 class _Flow:
