@@ -17,6 +17,7 @@ from stoker.gateway.routing import Lease
 from stoker.gateway.sockets import Channel
 from stoker.gateway.usage import OPENING_BYTES, TAIL_BYTES
 
+IN_ONE_GO = 1024 * 1024  # bytes of one answer that are moved before others have their turn
 RECENT_PIECES = 16  # that are kept to look for what the engine says at the end: the usage stands in the last but one
 
 
@@ -139,17 +140,23 @@ class Stream:
         await sink.send(piece)
         self._opening = piece[:OPENING_BYTES]
         left = length - len(piece)
+        moved_in_one_go = 0
         while left:
-            await client.flush()
+            if not client.is_settled:
+                await client.flush()
             moved: bytes | memoryview = source.pump(client, left)
             if not moved:
                 moved = await connection.read_past(left)
+                moved_in_one_go = 0
                 await client.send_all(moved)
             left -= len(moved)
             self.sent_bytes += len(moved)
             self._recent.append(bytes(moved[-TAIL_BYTES:]))
             self._lease.progress(self._clock())
-            await trio.lowlevel.checkpoint()
+            moved_in_one_go += len(moved)
+            if moved_in_one_go > IN_ONE_GO:
+                moved_in_one_go = 0
+                await trio.lowlevel.checkpoint()
         connection.reader.rest_was_read()
         await sink.finish()
 
