@@ -1,7 +1,8 @@
-"""The gateway as it runs: the lane on the real server on a real socket, in front of scripted engines."""
+"""The gateway as it runs: both lanes on the real server on a real socket, in front of scripted engines."""
 
 from __future__ import annotations
 
+import enum
 import json
 import socket
 import ssl
@@ -17,7 +18,7 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
 from stoker.builtin.policies import LeastLoad
 from stoker.contracts import RoutingPolicy
-from stoker.gateway.heading import Guard
+from stoker.gateway.heading import ExpressHead, Guard, HeadReader
 from stoker.gateway.plane import DataPlane
 from stoker.gateway.routing import RoutingTable
 from stoker.model import Backend
@@ -31,6 +32,39 @@ CHAT = "/v1/chat/completions"
 PATHS = frozenset({CHAT, "/v1/completions", "/v1/audio/transcriptions"})
 
 
+class Lane(enum.Enum):
+    """The way that requests for engines take, and what parses them."""
+
+    EXPRESS = "express, with httptools and msgspec"
+    PORTABLE = "express, with h11 and json"
+    HYPERCORN = "hypercorn, with httptools and msgspec"
+
+    @property
+    def is_express(self) -> bool:
+        return self is not Lane.HYPERCORN
+
+
+@pytest.fixture(params=Lane, ids=lambda lane: lane.name.lower())
+def lane(request: pytest.FixtureRequest) -> Lane:
+    """Every test that asks for it, or for the ``world``, runs on each."""
+    lane: Lane = request.param
+    return lane
+
+
+express_only = pytest.mark.parametrize("lane", [Lane.EXPRESS, Lane.PORTABLE], ids=lambda lane: lane.name.lower())
+"""For what the express lane promises alone."""
+in_one_lane = pytest.mark.parametrize("lane", [Lane.EXPRESS], ids=["once"])
+"""For what has nothing to do with lanes or parsers."""
+
+
+class HandingOver(HeadReader):
+    """Finds that nothing suits the express lane."""
+
+    def read(self, data: bytes) -> tuple[ExpressHead | None, int]:
+        self._framing.read_head(data)
+        return None, 0
+
+
 async def say_hello(exchange: Exchange) -> None:
     await exchange.reply(200, {"hello": "there"})
 
@@ -40,6 +74,7 @@ class EchoApp:
 
     def __init__(self) -> None:
         self.lifespan: list[str] = []
+        self.requests: list[str] = []
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] == "lifespan":
@@ -51,7 +86,11 @@ class EchoApp:
                 else:
                     await send({"type": "lifespan.shutdown.complete"})
                     return
-        assert scope["type"] == "http"
+        if scope["type"] == "websocket":
+            assert (await receive())["type"] == "websocket.connect"
+            await send({"type": "websocket.close", "code": 1000, "reason": None})
+            return
+        self.requests.append(f"{scope['method']} {scope['path']}")
         if scope["path"] == "/fail":
             raise ZeroDivisionError("the app has a defect")
         body = json.dumps([scope["method"], scope["path"]]).encode()
@@ -69,6 +108,7 @@ class World:
     plane: DataPlane
     server: Server
     port: int
+    lane: Lane
     app: EchoApp
     scope: trio.CancelScope
     reports: list[tuple[str, int, str]]
@@ -112,7 +152,8 @@ class World:
         self.table.update(tuple(self.backends.values()))
 
     def client(self) -> AbstractAsyncContextManager[Client]:
-        return connect(self.port)
+        """A client, which connects anew before each request in the lane in which every answer ends a connection."""
+        return connect(self.port, reconnects=not self.lane.is_express)
 
     async def ask(self, body: bytes | object, headers: Headers = (), *, path: str = CHAT) -> Answer:
         """One request on a connection of its own."""
@@ -128,9 +169,12 @@ async def running(
     guard: Guard | None = None,
     drain_seconds: float = 5.0,
     ssl_context: ssl.SSLContext | None = None,
-    native: bool = True,
+    lane: Lane = Lane.EXPRESS,
 ) -> AsyncIterator[World]:
-    """A gateway with these settings. In the end every lease must be closed, and nothing unexpected have happened."""
+    """A gateway with these settings. In the end every lease must be closed, and nothing unexpected have happened.
+
+    ``lane`` is the one that requests take that suit the express lane; others take theirs.
+    """
     settings = settings or GatewaySettings()
     table = RoutingTable(policy or LeastLoad(), LeastLoad(), trio.current_time)
     reports: list[tuple[str, int, str]] = []
@@ -145,6 +189,7 @@ async def running(
 
         await until(is_known)
 
+    native = lane is not Lane.PORTABLE
     async with (
         trio.open_nursery() as engines,
         DataPlane.open(
@@ -163,11 +208,13 @@ async def running(
 
         async def run(*, task_status: trio.TaskStatus[Server]) -> None:
             with scope:
-                lane = ProxyLane(plane.forwarder, settings, app, guard)
-                await serve(lane, [sock], plane, guard, drain_seconds=drain_seconds, task_status=task_status)
+                proxy = ProxyLane(plane.forwarder, settings, app, guard)
+                await serve(proxy, [sock], plane, guard, drain_seconds=drain_seconds, task_status=task_status)
 
         server: Server = await nursery.start(run)
-        world = World(engines, table, plane, server, port, app, scope, reports, answered)
+        if not lane.is_express:
+            server._express = attrs.evolve(server._express, heads=HandingOver(plane.framing, guard))
+        world = World(engines, table, plane, server, port, lane, app, scope, reports, answered)
         yield world
         await until(lambda: table.in_flight() == 0)
         await until(lambda: table.waiting() == 0)
@@ -182,7 +229,7 @@ async def running(
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
+async def world(lane: Lane) -> AsyncIterator[World]:
     """A gateway with the default settings."""
-    async with running() as world:
+    async with running(lane=lane) as world:
         yield world

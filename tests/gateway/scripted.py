@@ -159,14 +159,17 @@ class Answer:
 
 @attrs.define(eq=False)
 class Client:
-    """A client connection."""
+    """A client connection; one after the other if it ``reconnects``, for a lane in which every answer is the last."""
 
     stream: trio.SocketStream
+    reconnects: bool = False
     http: h11.Connection = attrs.field(factory=lambda: h11.Connection(h11.CLIENT))
 
     async def send(
         self, path: str, body: bytes | object, headers: Headers = (), *, method: str = "POST", chunked: bool = False
     ) -> None:
+        if self.reconnects and self.http.their_state in (h11.MUST_CLOSE, h11.CLOSED):
+            await self._reconnect()
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         framing = ("transfer-encoding", "chunked") if chunked else ("content-length", str(len(data)))
         names = {name.lower() for name, _ in headers}
@@ -216,6 +219,12 @@ class Client:
     async def close(self) -> None:
         await self.stream.aclose()
 
+    async def _reconnect(self) -> None:
+        host, port = self.stream.socket.getpeername()
+        await self.stream.aclose()
+        self.stream = await trio.open_tcp_stream(host, port)
+        self.http = h11.Connection(h11.CLIENT)
+
     async def _event(self) -> Any:
         with trio.fail_after(HANG_GUARD_SECONDS):
             while True:
@@ -232,7 +241,10 @@ class Client:
 
 
 @asynccontextmanager
-async def connect(port: int) -> AsyncIterator[Client]:
+async def connect(port: int, *, reconnects: bool = False) -> AsyncIterator[Client]:
     """A client of the gateway."""
-    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-        yield Client(stream)
+    client = Client(await trio.open_tcp_stream("127.0.0.1", port), reconnects)
+    try:
+        yield client
+    finally:
+        await client.close()

@@ -17,7 +17,7 @@ from stoker.gateway.headers import HeaderList
 from stoker.model import Candidate, RouteRequest
 from stoker.settings import GatewaySettings
 
-from .conftest import CHAT, World, running
+from .conftest import CHAT, Lane, World, running
 from .scripted import Answer, Exchange, until
 
 ASK = {"model": "m", "messages": []}
@@ -51,6 +51,7 @@ async def test_connections_on_both_sides_are_used_again(world: World) -> None:
             assert (await client.ask(CHAT, ASK)).status == 200
     assert len(engine.exchanges) == 5
     assert engine.connections == 1
+    assert world.plane.measures.connections_accepted == (1 if world.lane.is_express else 5)
 
 
 async def test_a_query_and_a_path_prefix_reach_the_engine(world: World) -> None:
@@ -301,8 +302,8 @@ async def test_a_model_whose_engines_are_dead_for_good_says_why(world: World) ->
     assert "one: ERROR; given up after 5 restarts; CUDA out of memory" in answer.error["message"]
 
 
-async def test_a_body_over_the_limit_is_refused_however_it_comes() -> None:
-    async with running(GatewaySettings(max_body_bytes=1000)) as world:
+async def test_a_body_over_the_limit_is_refused_however_it_comes(lane: Lane) -> None:
+    async with running(GatewaySettings(max_body_bytes=1000), lane=lane) as world:
         engine = await world.engine("one")
         exact = json.dumps({"model": "m", "x": ""}).encode()
         exact = exact.replace(b'""', b'"' + b"x" * (1000 - len(exact)) + b'"')
@@ -319,8 +320,8 @@ async def test_a_body_over_the_limit_is_refused_however_it_comes() -> None:
         assert len(engine.exchanges) == 1
 
 
-async def test_a_huge_body_over_the_limit_does_not_cost_the_client_the_answer() -> None:
-    async with running(GatewaySettings(max_body_bytes=1000)) as world:
+async def test_a_huge_body_over_the_limit_does_not_cost_the_client_the_answer(lane: Lane) -> None:
+    async with running(GatewaySettings(max_body_bytes=1000), lane=lane) as world:
         await world.engine("one")
         async with world.client() as client, trio.open_nursery() as nursery:
             nursery.start_soon(client.send, CHAT, b"x" * 20_000_000)
@@ -332,7 +333,7 @@ async def test_a_huge_body_over_the_limit_does_not_cost_the_client_the_answer() 
 async def test_a_backend_key_that_is_no_header_is_an_error_not_a_crash(world: World) -> None:
     await world.engine("one", api_key="two\nlines")
     answer = await world.ask(ASK)
-    assert (answer.status, answer.error["code"]) == (400, "invalid_header")
+    assert (answer.status, answer.error["code"]) == (502, "engine_misconfigured")
 
 
 async def test_other_methods_and_other_paths(world: World) -> None:
@@ -352,11 +353,11 @@ async def test_an_escape_in_the_path_reaches_no_other_path_of_an_engine(world: W
     assert [exchange.target for exchange in engine.exchanges] == [CHAT]
 
 
-async def test_a_guard_sees_every_request_first() -> None:
+async def test_a_guard_sees_every_request_first(lane: Lane) -> None:
     def keep_out(headers: HeaderList) -> answers.Answer | None:
         return answers.error(403, "not you", code="forbidden") if (b"x-evil", b"1") in headers else None
 
-    async with running(guard=keep_out) as world:
+    async with running(guard=keep_out, lane=lane) as world:
         engine = await world.engine("one")
         for path in (CHAT, "/v1/models"):
             answer = await world.ask(ASK, [("x-evil", "1")], path=path)
@@ -366,7 +367,7 @@ async def test_a_guard_sees_every_request_first() -> None:
 
 
 @pytest.mark.parametrize("needs", [frozenset[str](), frozenset({"headers"}), frozenset({"headers", "body"})])
-async def test_a_policy_sees_no_more_of_a_request_than_it_needs(needs: frozenset[str]) -> None:
+async def test_a_policy_sees_no_more_of_a_request_than_it_needs(needs: frozenset[str], lane: Lane) -> None:
     class Curious(LeastLoad):
         seen: ClassVar[list[RouteRequest]] = []
 
@@ -375,7 +376,7 @@ async def test_a_policy_sees_no_more_of_a_request_than_it_needs(needs: frozenset
             return candidates[0]
 
     Curious.needs = needs
-    async with running(policy=Curious()) as world:
+    async with running(policy=Curious(), lane=lane) as world:
         await world.engine("one")
         await world.ask(b'{"model": "m"}', [("x-session", "7"), ("x-request-id", "r")])
     (request,) = Curious.seen

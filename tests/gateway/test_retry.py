@@ -12,7 +12,7 @@ import trio
 from stoker.gateway.budget import MOST, RESERVE, RESERVE_PER_SECOND, RetryBudget
 from stoker.settings import GatewaySettings
 
-from .conftest import World, running
+from .conftest import Lane, World, running
 from .scripted import Exchange, until
 
 ASK = {"model": "m", "messages": []}
@@ -141,15 +141,15 @@ async def test_a_request_is_tried_three_times_at_most(world: World) -> None:
     assert sum(len(engine.exchanges) for engine in engines) == 3
 
 
-async def test_retries_can_be_forbidden() -> None:
-    async with running(GatewaySettings(retry_ratio=0)) as world:
+async def test_retries_can_be_forbidden(lane: Lane) -> None:
+    async with running(GatewaySettings(retry_ratio=0), lane=lane) as world:
         await world.engine("one", reset)
         await world.engine("two")
         assert (await world.ask(ASK)).status == 502
 
 
-async def test_retries_have_a_budget() -> None:
-    async with running(GatewaySettings(retry_ratio=0.001)) as world:
+async def test_retries_have_a_budget(lane: Lane) -> None:
+    async with running(GatewaySettings(retry_ratio=0.001), lane=lane) as world:
         await world.engine("one", be_unavailable)
         await world.engine("two", be_unavailable)
         async with world.client() as client:
@@ -318,7 +318,7 @@ async def test_an_engine_that_says_close_gets_a_new_connection(world: World) -> 
     for _ in range(3):
         answer = await world.ask(ASK)
         assert answer.complete
-        assert "connection" not in answer.headers
+        assert ("connection" in answer.headers) == (world.lane is Lane.HYPERCORN)
     assert engine.connections == 3
 
 

@@ -16,7 +16,7 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
 from stoker.web.server import serve
 
-from .conftest import CHAT, EchoApp, World, running
+from .conftest import CHAT, EchoApp, Lane, World, express_only, in_one_lane, running
 from .scripted import HANG_GUARD_SECONDS, Client, Exchange, connect, until
 
 ASK = {"model": "m", "messages": []}
@@ -60,6 +60,7 @@ async def test_nonsense_hurts_only_its_own_connection(world: World, nonsense: by
     world.contained = world.server.contained
 
 
+@in_one_lane
 async def test_a_defect_in_the_app_is_contained_logged_and_counted(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -72,20 +73,21 @@ async def test_a_defect_in_the_app_is_contained_logged_and_counted(
         assert (await client.ask("/else", b"", method="GET")).status == 200
 
 
-async def test_the_app_learns_of_start_and_shutdown() -> None:
-    async with running() as world:
+@in_one_lane
+async def test_the_app_learns_of_start_and_shutdown(lane: Lane) -> None:
+    async with running(lane=lane) as world:
         assert world.app.lifespan == ["lifespan.startup"]
     assert world.app.lifespan == ["lifespan.startup", "lifespan.shutdown"]
 
 
-async def test_shutdown_lets_a_request_finish_and_closes_idle_connections() -> None:
+async def test_shutdown_lets_a_request_finish_and_closes_idle_connections(lane: Lane) -> None:
     go_on = trio.Event()
 
     async def script(exchange: Exchange) -> None:
         await go_on.wait()
         await exchange.reply(200, {})
 
-    async with running() as world:
+    async with running(lane=lane) as world:
         engine = await world.engine("one", script)
         async with world.client() as idle, world.client() as busy:
             await busy.send(CHAT, ASK)
@@ -101,9 +103,28 @@ async def test_shutdown_lets_a_request_finish_and_closes_idle_connections() -> N
             assert await busy.stream.receive_some() == b""
 
 
+async def test_a_request_may_take_longer_than_a_connection_may_be_idle(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that left the express lane was once taken for idle: after the keep-alive time its answer was cut off."""
+    monkeypatch.setattr("stoker.web.server.KEEP_ALIVE_SECONDS", 0.1)
+    monkeypatch.setattr("stoker.gateway.express.KEEP_ALIVE_SECONDS", 0.1)
+    monkeypatch.setattr("stoker.web.server.TICK_SECONDS", 0.01)
+
+    async def think(exchange: Exchange) -> None:
+        with trio.move_on_after(0.4):
+            await exchange.gone()
+        await exchange.reply(200, {})
+
+    async with running(lane=lane) as world, world.client() as client:
+        await world.engine("one", think)
+        assert (await client.ask(CHAT, ASK)).status == 200
+        assert await client.stream.receive_some() == b""
+
+
 @pytest.mark.parametrize("how", ["the time is over", "somebody hurries"])
-async def test_shutdown_is_not_held_up_by_a_client_that_does_not_read(how: str) -> None:
-    async with running(drain_seconds=0.05 if how == "the time is over" else 3600) as world:
+async def test_shutdown_is_not_held_up_by_a_client_that_does_not_read(how: str, lane: Lane) -> None:
+    async with running(drain_seconds=0.05 if how == "the time is over" else 3600, lane=lane) as world:
         await world.engine("one", talk_without_end)
         async with world.client() as client:
             await client.send(CHAT, ASK)
@@ -134,6 +155,7 @@ async def test_a_closed_connection_leaves_nothing_behind(world: World) -> None:
         await until(lambda: world.server.connections == 0)
 
 
+@in_one_lane
 async def test_a_client_that_sends_much_to_an_app_that_does_not_read_is_heard_out(world: World) -> None:
     async with world.client() as client:
         with trio.fail_after(HANG_GUARD_SECONDS):
@@ -186,6 +208,7 @@ async def test_what_is_meant_to_end_the_process_is_not_contained() -> None:
             await client.stream.receive_some()
 
 
+@express_only
 async def test_requests_for_engines_follow_each_other_on_one_connection(world: World) -> None:
     await world.engine("one")
     async with world.client() as client:
@@ -194,6 +217,7 @@ async def test_requests_for_engines_follow_each_other_on_one_connection(world: W
         assert world.server.connections == 1
 
 
+@express_only
 async def test_an_answer_of_the_web_app_is_the_last_of_its_connection(world: World) -> None:
     await world.engine("one")
     async with world.client() as client:
@@ -203,6 +227,7 @@ async def test_an_answer_of_the_web_app_is_the_last_of_its_connection(world: Wor
         assert await client.stream.receive_some() == b""
 
 
+@express_only
 async def test_pipelined_requests_are_answered_in_order(world: World) -> None:
     await world.engine("one")
     body = b'{"model": "m"}'
@@ -242,6 +267,7 @@ class Http2Client:
         return b"".join(event.data for event in self.events if isinstance(event, h2.events.DataReceived))
 
 
+@in_one_lane
 async def test_http_2_works_too(world: World) -> None:
     await world.engine("one")
     async with connect(world.port) as client:
@@ -250,6 +276,7 @@ async def test_http_2_works_too(world: World) -> None:
         assert await http2.until(h2.events.StreamEnded) == b'{"hello": "there"}'
 
 
+@in_one_lane
 async def test_a_client_of_http_2_that_leaves_in_the_middle_leaves_nothing_behind(world: World) -> None:
     await world.engine("one", talk_without_end)
     async with connect(world.port) as client:
@@ -259,6 +286,7 @@ async def test_a_client_of_http_2_that_leaves_in_the_middle_leaves_nothing_behin
     await until(lambda: world.server.connections == 0)
 
 
+@in_one_lane
 async def test_a_stream_that_breaks_over_http_2_is_reset_and_not_ended(world: World) -> None:
     relayed = trio.Event()
 
@@ -279,8 +307,8 @@ async def test_a_stream_that_breaks_over_http_2_is_reset_and_not_ended(world: Wo
         assert not any(isinstance(event, h2.events.StreamEnded) for event in http2.events)
 
 
-async def test_hurried_before_it_shuts_down_it_then_waits_for_nobody() -> None:
-    async with running(drain_seconds=3600) as world:
+async def test_hurried_before_it_shuts_down_it_then_waits_for_nobody(lane: Lane) -> None:
+    async with running(drain_seconds=3600, lane=lane) as world:
         await world.engine("one", talk_without_end)
         async with world.client() as client:
             await client.send(CHAT, ASK)

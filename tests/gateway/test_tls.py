@@ -9,7 +9,7 @@ import pytest
 import trio
 import trustme
 
-from .conftest import World, running, say_hello
+from .conftest import Lane, World, running, say_hello
 from .scripted import Engine, Exchange, until
 
 ASK = {"model": "m", "messages": []}
@@ -43,8 +43,8 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-async def test_a_trusted_engine_answers_and_its_connection_is_used_again(authority: trustme.CA) -> None:
-    async with running(ssl_context=trusting(authority)) as world:
+async def test_a_trusted_engine_answers_and_its_connection_is_used_again(authority: trustme.CA, lane: Lane) -> None:
+    async with running(ssl_context=trusting(authority), lane=lane) as world:
         engine = Engine(say_hello)
         port = await listen(world, authority.issue_cert("localhost"), engine)
         world.add("one", base_url=f"https://localhost:{port}/api")
@@ -56,7 +56,7 @@ async def test_a_trusted_engine_answers_and_its_connection_is_used_again(authori
         assert engine.exchanges[0].target == "/api/v1/chat/completions"
 
 
-async def test_a_stream_that_is_cut_off_under_tls_ends_with_an_error(authority: trustme.CA) -> None:
+async def test_a_stream_that_is_cut_off_under_tls_ends_with_an_error(authority: trustme.CA, lane: Lane) -> None:
     relayed = trio.Event()
 
     async def script(exchange: Exchange) -> None:
@@ -65,7 +65,7 @@ async def test_a_stream_that_is_cut_off_under_tls_ends_with_an_error(authority: 
         assert isinstance(exchange.stream, trio.SSLStream)
         await trio.aclose_forcefully(exchange.stream)
 
-    async with running(ssl_context=trusting(authority)) as world:
+    async with running(ssl_context=trusting(authority), lane=lane) as world:
         port = await listen(world, authority.issue_cert("localhost"), Engine(script))
         world.add("one", base_url=f"https://localhost:{port}")
         async with world.client() as client:
@@ -78,10 +78,12 @@ async def test_a_stream_that_is_cut_off_under_tls_ends_with_an_error(authority: 
 
 
 @pytest.mark.parametrize("fault", ["another name", "another authority"])
-async def test_an_engine_that_cannot_prove_who_it_is_gets_no_request(authority: trustme.CA, fault: str) -> None:
+async def test_an_engine_that_cannot_prove_who_it_is_gets_no_request(
+    authority: trustme.CA, fault: str, lane: Lane
+) -> None:
     issuer = trustme.CA() if fault == "another authority" else authority
     name = "other.example" if fault == "another name" else "localhost"
-    async with running(ssl_context=trusting(authority)) as world:
+    async with running(ssl_context=trusting(authority), lane=lane) as world:
         engine = Engine(say_hello)
         world.add("one", base_url=f"https://localhost:{await listen(world, issuer.issue_cert(name), engine)}")
         await world.engine("two")

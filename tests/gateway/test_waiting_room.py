@@ -6,7 +6,7 @@ import trio
 
 from stoker.settings import GatewaySettings
 
-from .conftest import CHAT, World, running
+from .conftest import CHAT, Lane, World, running
 from .scripted import Answer, Exchange, until
 
 ASK = {"model": "m", "messages": []}
@@ -34,8 +34,8 @@ async def test_a_request_waits_for_one_that_is_not_even_known_to_start_yet_only_
     assert "one: STOPPED, two: ERROR; given up" in answer.error["message"]
 
 
-async def test_waiting_ends_with_503_and_a_time_to_come_back() -> None:
-    async with running(GatewaySettings(queue_seconds=0.05)) as world:
+async def test_waiting_ends_with_503_and_a_time_to_come_back(lane: Lane) -> None:
+    async with running(GatewaySettings(queue_seconds=0.05), lane=lane) as world:
         world.add("one", accepting=False, expected=True, detail="STARTING")
         answer = await world.ask(ASK)
     assert answer.status == 503
@@ -44,8 +44,8 @@ async def test_waiting_ends_with_503_and_a_time_to_come_back() -> None:
     assert int(answer.headers["retry-after"]) > 0
 
 
-async def test_a_full_queue_refuses_with_429() -> None:
-    async with running(GatewaySettings(queue_size=2)) as world:
+async def test_a_full_queue_refuses_with_429(lane: Lane) -> None:
+    async with running(GatewaySettings(queue_size=2), lane=lane) as world:
         world.add("one", accepting=False, expected=True)
         async with world.client() as first, world.client() as second:
             await first.send(CHAT, ASK)
