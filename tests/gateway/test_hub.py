@@ -156,6 +156,7 @@ async def test_a_cancelled_reader_loses_nothing(pairs: Pairs) -> None:
         scope = await parked(channel, nursery, [])
         scope.cancel()
     peer.send(b"for the next one")
+    await trio.testing.wait_all_tasks_blocked()
     assert await channel.receive() == b"for the next one"
 
 

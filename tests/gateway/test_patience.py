@@ -11,7 +11,7 @@ import trio
 
 from stoker.gateway.express import Visit
 
-from .conftest import CHAT, Lane, World, express_only, running
+from .conftest import CHAT, Lane, World, express_only, in_one_lane, running
 from .raw import BODY, answers_in, asking, marked, receive_all, receive_until, request, send
 from .scripted import Client, Exchange, until
 
@@ -89,6 +89,19 @@ async def test_a_body_that_stops_coming_is_not_waited_for(lane: Lane, hurry: Hur
         engine = await world.engine("one")
         await client.stream.send_all(asking()[:-1])
         assert await receive_all(client) == b""
+        assert engine.exchanges == []
+
+
+@in_one_lane
+@pytest.mark.parametrize("way", ["chunked", "HTTP/2"])
+async def test_nor_is_one_waited_for_in_the_other_lane(lane: Lane, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    monkeypatch.setattr("stoker.web.lane.BODY_SECONDS", 0.02)
+    monkeypatch.setattr("stoker.web.server.KEEP_ALIVE_SECONDS", 0.1)
+    start = request(b"Transfer-Encoding: chunked") + b"5\r\n{" if way == "chunked" else b"PRI * HTTP/2.0\r\n\r\nSM"
+    async with running(lane=lane) as world, world.client() as client:
+        engine = await world.engine("one")
+        await client.stream.send_all(start)
+        assert b" 200 " not in await receive_all(client)
         assert engine.exchanges == []
 
 

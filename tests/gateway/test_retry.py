@@ -310,9 +310,12 @@ async def test_a_connection_on_which_more_came_than_an_answer_is_not_used_again(
     assert engine.connections == 3
 
 
-async def test_an_engine_that_says_close_gets_a_new_connection(world: World) -> None:
+@pytest.mark.parametrize("stays", [False, True])
+async def test_an_engine_that_says_close_gets_a_new_connection(world: World, stays: bool) -> None:
     async def answer_and_say_close(exchange: Exchange) -> None:
         await exchange.reply(200, {}, [("connection", "close")])
+        if stays:
+            await exchange.gone()
 
     engine = await world.engine("one", answer_and_say_close)
     for _ in range(3):

@@ -8,7 +8,8 @@ from typing import Protocol
 
 import trio
 
-PIECE = 256 * 1024  # bytes that are read at once
+PIECE = 128 * 1024  # bytes that are read at once
+PUMPED = 64 * 1024  # bytes that are moved at once: they come and go through the processor's cache
 SMALL = 16 * 1024  # bytes that are not worth a system call of their own
 _NOTHING = memoryview(b"")
 
@@ -174,7 +175,7 @@ class Channel:
         What ``client`` does not take is left for its :meth:`flush`. Nothing is shown also at the end, and when the
         connection broke: :meth:`receive` tells which.
         """
-        scratch = self.hub.scratch[:most]
+        scratch = self.hub.scratch[: min(most, PUMPED)]
         size = 0
         if self.readable:
             try:

@@ -97,11 +97,12 @@ class Connection:
 
     async def _read(self) -> None:
         with self._reading, suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            data: bytes | bytearray = self._first
-            while data:
+            await self._protocol.handle(RawData(self._first))
+            if isinstance(http := self._protocol.protocol, H2Protocol) and http.idle:
+                self._set_idle(idle=True)  # the preface of HTTP/2 passed for a request
+            while data := await self._stream.receive_some(_RECEIVE):
                 if not self._closing:
                     await self._protocol.handle(RawData(bytes(data)))
-                data = await self._stream.receive_some(_RECEIVE)
         await self._protocol.handle(Closed())
         if isinstance(http := self._protocol.protocol, H2Protocol):
             for buffer in tuple(http.stream_buffers.values()):  # or calls wait for ever for them to be sent
