@@ -19,7 +19,7 @@ class Transport(Protocol):
         ...
 
     async def send_both(self, head: bytes, body: bytes) -> None:
-        """Send; waits while the engine is slow."""
+        """Send a request. What the engine does not take at once may be sent while its answer is received."""
         ...
 
     @property

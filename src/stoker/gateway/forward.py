@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 import attrs
 import trio
@@ -12,7 +13,7 @@ import trio
 from stoker.errors import UpstreamError
 from stoker.gateway.admission import WaitingRoom
 from stoker.gateway.answers import Answer, error
-from stoker.gateway.asking import Asked, BodyReader
+from stoker.gateway.asking import BodyReader
 from stoker.gateway.budget import RetryBudget
 from stoker.gateway.counters import Counters
 from stoker.gateway.failures import Exhausted, Unsendable
@@ -37,6 +38,7 @@ CLIENT_GONE = 499  # what nginx logs for it
 Report = Callable[[str, int, str], None]
 Probed = Callable[[str, int], Awaitable[None]]
 Rewrite = Callable[[bytes, bytes, str], bytes]
+T = TypeVar("T")
 
 
 class _Kind(enum.Enum):
@@ -161,7 +163,7 @@ class Forwarder:
 
     async def _answer(self, job: _Job, sink: Sink) -> Answer | None:
         """The answer, unless it was relayed already."""
-        asked = await self._read(job)
+        asked = await self._of_body(job, self._reader.read)
         if isinstance(asked, Answer):
             self.counters.refused += 1
             return self._ours(asked, job)
@@ -169,7 +171,7 @@ class Forwarder:
         ticket = Ticket(self._route_request(job), self._queue_seconds)
         failure: _Failure | None = None
         for attempt in range(1, MOST_ATTEMPTS + 1):
-            admitted = self._table.open(ticket) or await self._room.admit(ticket)
+            admitted = await self._room.admit(ticket)
             if isinstance(admitted, Answer):
                 if failure is not None:
                     break
@@ -227,21 +229,19 @@ class Forwarder:
                 job.sent_bytes = len(answer.body)
         return answer
 
-    async def _read(self, job: _Job) -> Asked | Answer:
-        content_type = job.heading.fields.get(b"content-type", b"")
-        if len(job.body) <= self._reader.large_body:
-            return self._reader.read(content_type, job.body)
-        return await trio.to_thread.run_sync(self._reader.read, content_type, job.body)
-
     async def _renamed(self, job: _Job, renames: Mapping[str, str]) -> bytes:
         """The body, asking for the model by the name that the engine knows."""
         name = renames.get(job.asked)
         if name is None:
             return job.body
+        return await self._of_body(job, self._rewrite, name)
+
+    async def _of_body(self, job: _Job, function: Callable[..., T], *args: object) -> T:
+        """What ``function`` makes of the body's content type and the body; in a thread if that is large."""
         content_type = job.heading.fields.get(b"content-type", b"")
         if len(job.body) <= self._reader.large_body:
-            return self._rewrite(content_type, job.body, name)
-        return await trio.to_thread.run_sync(self._rewrite, content_type, job.body, name)
+            return function(content_type, job.body, *args)
+        return await trio.to_thread.run_sync(function, content_type, job.body, *args)
 
     def _measure(self, job: _Job, relay: Relay) -> None:
         """Note what the relay says of the answer, however it ended."""

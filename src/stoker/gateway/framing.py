@@ -44,8 +44,7 @@ class AnswerReader(Protocol):
     """Reads the answers of one connection, one after the other.
 
     ``status`` is 0 until the head of the answer is complete; ``fields`` has the last value of each header.
-    Informational answers are passed over. ``excess`` becomes
-    true when something came that belongs to no answer.
+    Informational answers are passed over. ``excess`` becomes true when something came that belongs to no answer.
     """
 
     status: int
@@ -81,7 +80,7 @@ class AnswerReader(Protocol):
 
 
 class Framing(Protocol):
-    """One parser. ``name`` is what the status shows."""
+    """One parser. ``name`` is what people call it."""
 
     name: str
 

@@ -26,11 +26,11 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
+from stoker.gateway.express import LINGER_SECONDS
 from stoker.gateway.framing import LONGEST_HEAD
 from stoker.web.calls import Calls, Send
 from stoker.web.last import OneRequest
 
-LINGER_SECONDS = 2.0
 _RECEIVE = 64 * 1024
 
 

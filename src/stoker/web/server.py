@@ -19,7 +19,7 @@ from hypercorn.typing import ASGIFramework
 from hypercorn.utils import wrap_app
 
 from stoker.gateway.dialling import notice_vanished_peer, plain_socket
-from stoker.gateway.express import Visit
+from stoker.gateway.express import KEEP_ALIVE_SECONDS, Visit
 from stoker.gateway.framing import LONGEST_HEAD
 from stoker.gateway.heading import Guard
 from stoker.gateway.plane import DataPlane
@@ -30,7 +30,6 @@ from stoker.web.last import LastAnswers
 logger = logging.getLogger("stoker.web")
 
 BACKLOG = 1024
-KEEP_ALIVE_SECONDS = 75.0
 TICK_SECONDS = 1.0
 BREATH_SECONDS = 0.1
 HURRIED_SECONDS = 0.5  # enough to say why an answer ends
