@@ -63,7 +63,7 @@ def test_broken_engines_say_why_and_hurt_nobody(pyz: Path, embedded_home: Home, 
         assert str(tmp_path / "corrupt.gguf") in errors["corrupt"]
         assert "exit code" in errors["corrupt"]
         assert str(tmp_path / "text.gguf") in errors["text"]
-        assert "there is no executable 'no-such-engine'; install it" in errors["program"]
+        assert "there is no executable 'no-such-engine' on the PATH; install it" in errors["program"]
         answer = httpx2.post(
             f"{program.url}/v1/chat/completions",
             json={"model": "smollm2", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4},

@@ -56,7 +56,10 @@ async def test_a_log_keeps_what_earlier_incarnations_wrote(start: Start, tmp_pat
 @pytest.mark.parametrize(
     ("argv", "cwd", "message"),
     [
-        (["no-such-engine-anywhere"], None, "there is no executable 'no-such-engine-anywhere'"),
+        (["no-such-engine-anywhere"], None, "there is no executable 'no-such-engine-anywhere' on the PATH"),
+        (["./engine"], "/tmp", "there is no executable './engine': /tmp/engine does not exist"),
+        (["/"], None, "'/' is a folder, not an executable"),
+        (["/etc/passwd"], None, "'/etc/passwd' is not executable; make it so"),
         ([sys.executable], "/no/such/folder", "the working folder '/no/such/folder' does not exist"),
         ([sys.executable, "nul\0byte"], None, "can't be started: embedded null byte"),
     ],
@@ -68,10 +71,13 @@ def test_a_spawn_that_cannot_be_names_the_thing(tmp_path: Path, argv: list[str],
 
 def test_a_file_that_is_no_program_can_not_be_mended_by_trying_again(tmp_path: Path) -> None:
     program = tmp_path / "engine"
-    program.write_text("#!/no/such/interpreter\n")
+    program.write_text("#!/no/such/interpreter -u\n")
     program.chmod(0o755)
-    with pytest.raises(PermanentLaunchError, match="can't be executed: No such file"):
+    with pytest.raises(PermanentLaunchError, match="its first line names the interpreter '/no/such/interpreter'"):
         spawn([str(program)], dict(os.environ), None, tmp_path / "log", "mark")
+    program.write_text("no first line to speak of")
+    with pytest.raises(PermanentLaunchError, match="can't be executed: Exec format error; is it a program for this"):
+        spawn(["./engine"], dict(os.environ), str(tmp_path), tmp_path / "log", "mark")
 
 
 def test_our_own_entry_can_be_read_whatever_the_process_is_called() -> None:

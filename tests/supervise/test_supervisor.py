@@ -7,16 +7,18 @@ import os
 import signal
 import socket
 import subprocess
+from typing import Any
 
 import attrs
 import pytest
 import trio
 import trio.testing
 
+from stoker.builtin.runtimes import Command
 from stoker.errors import ConfigError, ConflictError, NotFoundError
 from stoker.gateway.routing import RoutingTable
 from stoker.home import Home
-from stoker.model import EngineInfo, EngineSpec, EngineState
+from stoker.model import EngineInfo, EngineSpec, EngineState, LaunchPlan, Placement
 from stoker.supervise import leftovers, proctable
 from stoker.supervise.incarnation import SUSPECTED_PROBE_SECONDS
 from stoker.testing.engines import fake_engine_spec, open_fake_engine
@@ -126,7 +128,30 @@ async def test_a_missing_executable_is_said_at_once_and_not_retried(open_supervi
         info = await supervisor.wait_until_settled("typo")
         assert info.state is EngineState.ERROR
         assert info.restart_at is None
-        assert "there is no executable 'no-such-program'" in (info.last_error or "")
+        assert info.last_error == (
+            "the command that runtime 'command' has for engine 'typo' can't be run: there is no executable "
+            "'no-such-program' on the PATH; install it, or name it with its whole path"
+        )
+
+
+async def test_a_runtime_that_plans_what_is_no_command_costs_its_engine_and_is_named(
+    open_supervisor: OpenSupervisor,
+) -> None:
+    class Careless(Command):
+        name = "careless"
+
+        def plan(self, spec: EngineSpec, placement: Placement, port: int) -> LaunchPlan:
+            argv: Any = ("serve", port)
+            return LaunchPlan(argv=argv, base_url="http://127.0.0.1:1")
+
+    async with open_supervisor() as supervisor:
+        supervisor.crew.runtimes = {"careless": Careless()}
+        supervisor.start(spec(runtime="careless"), "tiny")
+        info = await supervisor.wait_until_settled("tiny")
+        assert (info.state, info.restart_at) == (EngineState.ERROR, None)
+        assert "runtime 'careless' could not plan it: TypeError: a command and its environment" in (
+            info.last_error or ""
+        )
 
 
 async def test_what_can_not_be_is_refused_and_hurts_nobody(open_supervisor: OpenSupervisor) -> None:

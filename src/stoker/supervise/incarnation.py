@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -125,12 +125,21 @@ class Incarnation:
             mark = self.around.mark_of(self.engine_id, self.number)
             env = {"PYTHONUNBUFFERED": "1", **_inherited_environment(), **plan.env, **self.spec.env}
             cwd = self.spec.cwd or plan.cwd
-            self._process = await trio.to_thread.run_sync(spawn, plan.argv, env, cwd, log, mark)
+            self._process = await trio.to_thread.run_sync(self._spawn, plan.argv, env, cwd, log, mark)
         return plan, port
+
+    def _spawn(
+        self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None, log: Path, mark: str
+    ) -> EngineProcess:
+        try:
+            return spawn(argv, env, cwd, log, mark)
+        except LaunchError as error:
+            who = f"the command that runtime {self.spec.runtime!r} has for engine {self.engine_id!r}"
+            raise type(error)(f"{who} can't be run: {error}") from error
 
     def _plan(self, placement: Placement, port: int) -> LaunchPlan:
         try:
-            return self.runtime.plan(self.spec, placement, port)
+            return _checked(self.runtime.plan(self.spec, placement, port))
         except LaunchError:
             raise
         except Exception as error:  # the plugin boundary: a runtime's defect costs its engine, and is named
@@ -208,6 +217,14 @@ class Incarnation:
         if placement.gpus and self._grace_seconds != 0:  # whoever hurries does not wait for memory either
             notes.append(await self.around.placer.memory_back(placement.gpus, self._process.seen))
         return "; ".join(filter(None, notes))
+
+
+def _checked(plan: LaunchPlan) -> LaunchPlan:
+    """``plan``, if a process can be started with it. Raises TypeError: a plugin may not have been checked for types."""
+    for word in (*plan.argv, *plan.env.keys(), *plan.env.values()):
+        if not isinstance(word, str):
+            raise TypeError(f"a command and its environment are made of texts, not of {word!r}")
+    return plan
 
 
 def free_port(host: str, wanted: int = 0) -> int:

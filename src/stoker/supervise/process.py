@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +17,7 @@ import trio
 from stoker.errors import LaunchError, PermanentLaunchError
 from stoker.model import ExitStatus
 from stoker.supervise import proctable
+from stoker.supervise.executable import why_not, why_refused
 from stoker.supervise.logs import open_for_append
 from stoker.supervise.shortage import is_shortage
 
@@ -153,9 +154,8 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], cwd: str | None, log: Pat
     """
     if cwd is not None and not Path(cwd).is_dir():
         raise PermanentLaunchError(f"the working folder {cwd!r} does not exist; create it or change `cwd`")
-    program = os.path.join(cwd or "", argv[0]) if os.sep in argv[0] else argv[0]  # noqa: PTH118 - keeps "./"
-    if shutil.which(program, path=env.get("PATH")) is None:
-        raise PermanentLaunchError(f"there is no executable {argv[0]!r}; install it, or name it with its whole path")
+    if wrong := why_not(argv[0], env, cwd):
+        raise PermanentLaunchError(wrong)
     output = open_for_append(log)
     try:
         popen = subprocess.Popen(
@@ -167,9 +167,11 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], cwd: str | None, log: Pat
             cwd=cwd,
             start_new_session=True,
         )
-    except (FileNotFoundError, PermissionError) as error:
-        raise PermanentLaunchError(f"{argv[0]!r} can't be executed: {error.strerror}") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        if isinstance(error, FileNotFoundError | PermissionError) or error.errno == errno.ENOEXEC:
+            raise PermanentLaunchError(why_refused(argv[0], error, env, cwd)) from error
+        raise LaunchError(f"{argv[0]!r} can't be started: {error}") from error
+    except ValueError as error:
         raise LaunchError(f"{argv[0]!r} can't be started: {error}") from error
     finally:
         os.close(output)
