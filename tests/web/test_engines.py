@@ -231,7 +231,6 @@ async def test_a_url_is_registered_for_a_model_only_once(world: World) -> None:
         ({"port": 1}, "host"),
         ({"host": ["a"], "port": 1}, "host"),
         ({"url": "ftp://a"}, "url"),
-        ({"url": "http://a", "runtime": "vllm"}, "runtime"),
         ({"url": "http://a", "replicas": 2}, "replicas"),
         ({"url": "http://a", "urls": "x"}, "urls"),
     ],
@@ -240,6 +239,13 @@ async def test_what_can_not_be_registered(world: World, body: dict[str, Any], pa
     answer = await world.api.post("/engines/register", json={"model": "m", **body})
     assert answer.status_code == 400
     assert error_of(answer)["param"] == param
+
+
+async def test_an_engine_of_any_runtime_that_takes_a_url_can_be_registered(world: World) -> None:
+    """Whether it is started is a matter of its url, not of what its runtime is called."""
+    registered = await world.api.post("/engines/register", json={"model": "m", "url": "http://a", "runtime": "vllm"})
+    started = await world.api.post("/engines/start", json={"model": "o", "url": "http://b", "runtime": "vllm"})
+    assert registered.json()["origin"] == started.json()["origin"] == "registered"
 
 
 # Stopping

@@ -96,7 +96,7 @@ def plan_reload(current: Mapping[str, EngineSpec], wanted: Mapping[str, EngineSp
 
 def needs_restart(before: EngineSpec, after: EngineSpec) -> bool:
     """Whether an engine that was started as ``before`` has to be started anew to be as ``after`` says."""
-    is_url = before.runtime == after.runtime == "remote"
+    is_url = before.url is not None and after.url is not None
     harmless = _WITHOUT_RESTART_OF_A_URL if is_url else _WITHOUT_RESTART
     return any(
         getattr(before, field.name) != getattr(after, field.name)

@@ -101,7 +101,7 @@ class Supervisor:
             wanted: Mapping[str, EngineSpec] = {engine_id: spec}
         else:
             wanted = expand([attrs.evolve(spec, label=engine_id or spec.label)], taken=self._fleet.engines)
-        origin = Origin.REGISTERED if spec.runtime == "remote" else Origin.MANAGED
+        origin = Origin.MANAGED if spec.url is None else Origin.REGISTERED
         for each_id, each in wanted.items():
             self._paths[each_id] = paths
             self._dispatch(e.StartRequested(each_id, each, origin))

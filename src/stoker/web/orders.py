@@ -58,8 +58,7 @@ def remote_spec(body: Mapping[str, Any], source: str) -> dict[str, Any]:
     else:
         mistakes.extend(_check_address(host, port))
         spec["url"] = f"http://[{host}]:{port}" if ":" in str(host) else f"http://{host}:{port}"
-    if spec.setdefault("runtime", "remote") != "remote":
-        mistakes.append(Mistake("runtime", 'must be "remote" (or not given): a registered engine is not started'))
+    spec.setdefault("runtime", "remote")
     if spec.setdefault("replicas", 1) != 1:
         mistakes.append(Mistake("replicas", "must be 1 (or not given): a URL is one engine"))
     if mistakes:
