@@ -28,7 +28,9 @@ from stoker.errors import StokerError
 from stoker.gateway.measures import Measures
 from stoker.gateway.plane import DataPlane
 from stoker.gateway.routing import RoutingTable
-from stoker.gpu.inventory import read_gpus
+from stoker.gpu.inventory import Inventory
+from stoker.gpu.ledger import Ledger
+from stoker.gpu.nvml import read_gpus
 from stoker.home import Home
 from stoker.operations import Operations
 from stoker.plugins import Registry
@@ -177,6 +179,8 @@ class Program:
     async def _run(self, signals: AsyncIterator[int]) -> int:
         token = await trio.to_thread.run_sync(load_or_make_token, self.home.admin_token)
         await self._clear_leftovers()
+        ledger = Ledger(self.home.gpu_ledger)
+        await trio.to_thread.run_sync(ledger.load)
         gateway = self.settings.gateway
         table = RoutingTable(
             self.registry.policy(gateway.policy),
@@ -186,8 +190,10 @@ class Program:
         native = await trio.to_thread.run_sync(accelerators.load, os.environ)
         client = await trio.to_thread.run_sync(probe.make_client)
         async with client, trio.open_nursery() as engines:
-            supervisor = self._make_supervisor(table, client, engines)
-            operations = Operations(supervisor, self.registry, read_gpus, self._about(native), self.config_path)
+            placer = self._make_placer(ledger)
+            supervisor = self._make_supervisor(table, client, engines, placer)
+            about = self._about(native)
+            operations = Operations(supervisor, self.registry, placer.report, about, self.config_path, ledger)
             engines.start_soon(self._obey_signals, signals)
             engines.start_soon(supervisor.run_timer)
             engines.start_soon(supervisor.rotate_logs)
@@ -217,12 +223,24 @@ class Program:
             engines.cancel_scope.cancel()
         return self.exit_code
 
-    def _make_supervisor(self, table: RoutingTable, client: httpx2.AsyncClient, engines: trio.Nursery) -> Supervisor:
+    def _make_placer(self, ledger: Ledger) -> Placer:
+        # As for every program that computes on GPUs, the environment may leave us only some of them.
+        inventory = Inventory(partial(read_gpus, os.environ.get("CUDA_VISIBLE_DEVICES")))
+        scheduler = self.registry.scheduler(self.settings.scheduler)
+        return Placer(scheduler, inventory.read, self._find_python, ledger)
+
+    def _make_supervisor(
+        self,
+        table: RoutingTable,
+        client: httpx2.AsyncClient,
+        engines: trio.Nursery,
+        placer: Placer,
+    ) -> Supervisor:
         crew = Crew(
             home=self.home,
             run_id=secrets.token_hex(4),
             runtimes=self.registry.runtimes,
-            placer=Placer(self.registry.scheduler(self.settings.scheduler), read_gpus, self._find_python),
+            placer=placer,
             traffic=table,
             client=client,
             nursery=engines,

@@ -6,7 +6,7 @@ sleeping, no locks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from stoker.model import (
@@ -18,6 +18,7 @@ from stoker.model import (
     LaunchPlan,
     Placement,
     Refusal,
+    Reservations,
     RouteRequest,
 )
 
@@ -52,8 +53,8 @@ class EngineRuntime(Protocol):
         """The request paths an engine of this spec answers, such as ``/v1/chat/completions``."""
         ...
 
-    def estimate_memory(self, spec: EngineSpec) -> int | None:
-        """Bytes of GPU memory the engine will want, or None where the runtime can't tell."""
+    def estimate_memory(self, spec: EngineSpec, gpu: Gpu) -> int | None:
+        """Bytes of memory the engine will want of each of its GPUs, if they are like ``gpu``; None: can't tell."""
         ...
 
     def scrape(self, text: str) -> EngineLoad:
@@ -97,11 +98,10 @@ class GpuScheduler(Protocol):
         """What ``scheduler = "…"`` says in the configuration."""
         ...
 
-    def place(
-        self, spec: EngineSpec, gpus: Sequence[Gpu], reservations: Mapping[str, Sequence[str]]
-    ) -> Placement | Refusal:
-        """GPUs for ``spec`` (their UUIDs in a Placement), or a Refusal that says what is missing.
+    def place(self, spec: EngineSpec, gpus: Sequence[Gpu], reservations: Reservations) -> Placement | Refusal:
+        """``spec.gpus`` of ``gpus`` for ``spec`` (their UUIDs in a Placement), or a Refusal that says what is missing.
 
-        ``reservations`` maps the UUID of a GPU to the ids of the engines that hold it.
+        ``reservations`` knows what the engine needs of each GPU, what of it can be had, and who holds the rest. A
+        placement on a GPU that does not fit is refused by Stoker, in the scheduler's name.
         """
         ...

@@ -64,6 +64,11 @@ class Home:
         return self.logs / f"engine-{engine_id}.log"
 
     @property
+    def gpu_ledger(self) -> Path:
+        """JSON: what engines were measured to use of their GPUs."""
+        return self.path / "gpu-ledger.json"
+
+    @property
     def runtimes(self) -> Path:
         """The folder of engine environments."""
         return self.path / "runtimes"

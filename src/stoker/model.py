@@ -237,7 +237,10 @@ class GpuProcess:
 
 @attrs.frozen(kw_only=True)
 class Gpu:
-    """One GPU as NVML describes it. Memory in bytes, utilisation in percent, temperature in °C."""
+    """One GPU as NVML describes it. Memory in bytes, utilisation in percent, temperature in °C, power in watts.
+
+    ``engines`` hold something of it, each by one of ``reservations``; ``memory_promised`` is the sum of those.
+    """
 
     index: int
     uuid: str
@@ -246,16 +249,73 @@ class Gpu:
     memory_used: int
     utilisation: int | None = None
     temperature: int | None = None
+    power: float | None = None
+    power_limit: float | None = None
     processes: tuple[GpuProcess, ...] = ()
     engines: tuple[str, ...] = ()
+    memory_promised: int = 0
+    reservations: tuple[Reservation, ...] = ()
+
+    @property
+    def memory_free(self) -> int:
+        """Bytes that nobody uses at this moment; some of them may be promised."""
+        return max(0, self.memory_total - self.memory_used)
+
+
+@attrs.frozen(kw_only=True)
+class Reservation:
+    """What one engine holds of one GPU: ``memory`` bytes were promised to it (None: the whole GPU), of which its
+    processes use ``used`` by now. ``starting`` is true until it is READY.
+    """
+
+    engine_id: str
+    memory: int | None = None
+    used: int = 0
+    starting: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Reservations:
+    """What is promised of the GPUs, and what an engine that is to be placed needs of each. Keys are UUIDs of GPUs.
+
+    ``needed`` bytes of a GPU are known from the spec, from an earlier run or from the runtime; None means that nobody
+    knows, and that the engine must have the GPU for itself.
+    """
+
+    held: Mapping[str, tuple[Reservation, ...]] = NOTHING
+    needed: Mapping[str, int | None] = NOTHING
+
+    def holders(self, gpu: Gpu) -> tuple[str, ...]:
+        """The ids of the engines that hold something of ``gpu``."""
+        return tuple(each.engine_id for each in self.held.get(gpu.uuid, ()))
+
+    def free(self, gpu: Gpu) -> int:
+        """Bytes that can be promised: what is measured as free, less what was promised and is not used yet."""
+        promised = 0
+        for each in self.held.get(gpu.uuid, ()):
+            if each.memory is None:
+                return 0
+            promised += max(0, each.memory - each.used)
+        return max(0, gpu.memory_free - promised)
+
+    def fits(self, gpu: Gpu) -> bool:
+        """Whether the engine can have what it needs of ``gpu``."""
+        needed = self.needed.get(gpu.uuid)
+        if needed is None:
+            return not self.held.get(gpu.uuid)
+        return self.free(gpu) >= needed
 
 
 @attrs.frozen(kw_only=True)
 class GpuReport:
-    """The GPUs of this machine. ``reason`` says why there are none to see, or which of them could not be read."""
+    """The GPUs of this machine. ``reason`` says why there are none to see, or which of them could not be read.
+
+    ``incomplete`` is true where another reading may find more: the driver failed or did not answer, or a GPU did not.
+    """
 
     gpus: tuple[Gpu, ...] = ()
     reason: str | None = None
+    incomplete: bool = False
 
 
 @attrs.frozen(kw_only=True)

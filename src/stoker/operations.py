@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from stoker import config
 from stoker.core.naming import expand
 from stoker.core.reload import Difference, plan_reload
 from stoker.errors import ConfigError, ConflictError, Mistake
+from stoker.gpu.ledger import Entry, Ledger
 from stoker.model import EngineSpec, GpuReport
 from stoker.settings import Settings
 from stoker.supervise.supervisor import Supervisor
@@ -24,9 +25,10 @@ class Operations:
 
     supervisor: Supervisor
     registry: config.Provided
-    read_gpus: Callable[[], GpuReport]
+    read_gpus: Callable[[], Awaitable[GpuReport]]
     about: Mapping[str, Any]
     config_path: Path | None = None
+    ledger: Ledger = attrs.field(factory=Ledger)
     _configured: dict[str, EngineSpec] = attrs.field(factory=dict)
     _started_with: Settings = attrs.field(factory=Settings)
     _reloading: trio.Lock = attrs.field(factory=trio.Lock)
@@ -95,24 +97,12 @@ class Operations:
         return self.supervisor.leaving
 
     async def gpus(self) -> GpuReport:
-        """The GPUs of this machine, with the engines that hold them."""
-        report = await trio.to_thread.run_sync(self.read_gpus)
-        holders: dict[str, list[str]] = {}
-        pids: dict[int, str] = {}
-        for info in self.supervisor.infos():
-            if info.pid is not None:
-                pids[info.pid] = info.engine_id
-            for uuid in info.gpus:
-                holders.setdefault(uuid, []).append(info.engine_id)
-        gpus = tuple(
-            attrs.evolve(
-                gpu,
-                engines=tuple(holders.get(gpu.uuid, ())),
-                processes=tuple(attrs.evolve(each, engine_id=pids.get(each.pid)) for each in gpu.processes),
-            )
-            for gpu in report.gpus
-        )
-        return attrs.evolve(report, gpus=gpus)
+        """The GPUs of this machine, with the engines that hold them and those whose processes use them."""
+        return await self.read_gpus()
+
+    def gpu_ledger(self) -> Sequence[Entry]:
+        """What engines were measured to use of GPUs, the latest last."""
+        return self.ledger.entries
 
     def status(self) -> Mapping[str, Any]:
         """What stands besides the engines in the status."""

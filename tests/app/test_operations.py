@@ -13,13 +13,13 @@ import trio
 from stoker import config
 from stoker.core.reload import Difference
 from stoker.errors import ConfigError, ConflictError
-from stoker.model import EngineSpec, EngineState, Gpu, GpuProcess, GpuReport
+from stoker.model import EngineSpec, EngineState
 from stoker.operations import Operations
 from stoker.plugins import build_plugin_manager, build_registry
 from stoker.supervise.supervisor import Supervisor
 from stoker.testing.engines import fake_engine_env, fake_engine_spec
 
-from ..supervise.conftest import OpenSupervisor, home, open_supervisor
+from ..supervise.conftest import OpenSupervisor, home, no_gpus, open_supervisor
 
 __all__ = ["home", "open_supervisor"]
 
@@ -54,7 +54,7 @@ class File:
 
 @asynccontextmanager
 async def started(supervisor: Supervisor, file: File) -> AsyncIterator[Operations]:
-    operations = Operations(supervisor, REGISTRY, GpuReport, {}, file.path)
+    operations = Operations(supervisor, REGISTRY, no_gpus, {}, file.path)
     for engine_id in operations.start_configured(config.load(file.path)):
         assert (await supervisor.wait_until_settled(engine_id)).state is EngineState.READY
     yield operations
@@ -153,24 +153,7 @@ async def test_more_replicas_and_a_quick_change_of_mind_rename_and_restart_nothi
 async def test_without_a_file_there_is_nothing_to_read_again(open_supervisor: OpenSupervisor) -> None:
     async with open_supervisor() as supervisor:
         with pytest.raises(ConflictError, match="without a configuration file"):
-            await Operations(supervisor, REGISTRY, GpuReport, {}).reload()
-
-
-async def test_gpus_are_shown_with_the_engines_that_hold_them(open_supervisor: OpenSupervisor) -> None:
-    async with open_supervisor() as supervisor:
-        (engine_id,) = supervisor.start(fake_engine_spec())
-        info = await supervisor.wait_until_settled(engine_id)
-        assert info.pid is not None
-        gpu = Gpu(
-            index=0,
-            uuid="GPU-0",
-            name="Test",
-            memory_total=1,
-            memory_used=1,
-            processes=(GpuProcess(pid=info.pid), GpuProcess(pid=1)),
-        )
-        report = await Operations(supervisor, REGISTRY, lambda: GpuReport(gpus=(gpu,)), {}).gpus()
-        assert [process.engine_id for process in report.gpus[0].processes] == [engine_id, None]
+            await Operations(supervisor, REGISTRY, no_gpus, {}).reload()
 
 
 async def test_nothing_is_started_once_it_leaves(open_supervisor: OpenSupervisor) -> None:

@@ -178,7 +178,7 @@ def test_gpus_are_shown_without_a_gateway(here: Call, monkeypatch: pytest.Monkey
     monkeypatch.setenv("STOKER_URL", NOBODY)
     report = here("gpu", "--json")
     assert report.code == 0
-    assert set(report.json) == {"gpus", "reason"}
+    assert set(report.json) == {"gpus", "reason", "incomplete"}
     assert here("gpu").code == 0
 
 

@@ -412,3 +412,30 @@ def test_an_engine_is_asked_by_a_name_it_knows_whatever_clients_call_it() -> Non
     story.exited()
     story.stopped()
     assert renames() == {}  # nobody knows yet what the next one will know
+
+
+def test_waiting_for_gpus_uses_up_neither_start_up_time_nor_restarts() -> None:
+    story = Story()
+    story.tell(e.LaunchDelayed("a", 1, "waits for GPUs: b holds them", refused=True))
+    assert (story.engine.state, story.engine.reason) == (EngineState.STARTING, "waits for GPUs: b holds them")
+    assert story.engine.settled, "whoever waits for the start is told"
+    assert next_deadline(story.fleet) is None
+    story.tell(e.TimePassed(), after=10_000)
+    assert (story.engine.state, story.commands) == (EngineState.STARTING, ())
+    story.tell(e.LaunchDelayed("a", 1, "waits for c, which is starting on GPU 0", refused=False))
+    assert not story.engine.settled
+    story.tell(e.LaunchResumed("a", 1))
+    assert next_deadline(story.fleet) == story.now + SPEC.startup_timeout_seconds
+    story.ready()
+    assert (story.engine.state, story.engine.restarts, story.engine.attempts) == (EngineState.READY, 0, 0)
+
+
+def test_what_is_said_of_gpus_after_a_stop_was_asked_changes_nothing() -> None:
+    story = Story()
+    story.tell(e.LaunchDelayed("a", 1, "waits for GPUs: b holds them", refused=True))
+    story.stop()
+    assert not story.engine.refused
+    before = story.engine
+    story.tell(e.LaunchDelayed("a", 1, "waits for GPUs: still", refused=True))
+    story.tell(e.LaunchResumed("a", 1))
+    assert story.engine == before

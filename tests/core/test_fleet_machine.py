@@ -30,6 +30,10 @@ SHORT_CUTS = {
 }
 
 
+SIGHTINGS = ("ok", "failed", "stalled", "suspected", "idle", "exited")
+PLACING = ("delayed", "resumed")
+
+
 @attrs.define
 class Task:
     """What the supervisor would run for an incarnation."""
@@ -37,6 +41,7 @@ class Task:
     origin: Origin
     has_process: bool = False
     told_to_stop: bool = False
+    waits_for_gpus: bool = False
 
 
 class World(RuleBasedStateMachine):
@@ -98,15 +103,27 @@ class World(RuleBasedStateMachine):
         if task.has_process:
             return
         if ok:
-            task.has_process = True
+            if task.waits_for_gpus:
+                self.tell(e.LaunchResumed(*key))
+            task.has_process, task.waits_for_gpus = True, False
             self.tell(e.Launched(*key, e.Endpoint(base_url="http://x", pid=7)))
         else:
             del self.tasks[key]
             self.dead.append(key)
             self.tell(e.LaunchFailed(*key, "no", retryable))
 
+    @precondition(lambda self: any(not task.has_process for task in self.tasks.values()))
+    @rule(data=st.data(), refused=st.none() | st.booleans())
+    def gpus_are_waited_for_or_there(self, data: st.DataObject, refused: bool | None) -> None:
+        key = data.draw(st.sampled_from([key for key, task in sorted(self.tasks.items()) if not task.has_process]))
+        self.tasks[key].waits_for_gpus = refused is not None
+        before = self.fleet.engines[key[0]]
+        self.tell(e.LaunchResumed(*key) if refused is None else e.LaunchDelayed(*key, "waits for GPUs", refused))
+        after = self.fleet.engines[key[0]]
+        assert (after.state, after.restarts, after.attempts) == (before.state, before.restarts, before.attempts)
+
     @precondition(lambda self: self.tasks)
-    @rule(data=st.data(), kind=st.sampled_from(["ok", "failed", "stalled", "suspected", "idle", "exited"]))
+    @rule(data=st.data(), kind=st.sampled_from(SIGHTINGS))
     def something_is_seen(self, data: st.DataObject, kind: str) -> None:
         key = data.draw(st.sampled_from(sorted(self.tasks)))
         task = self.tasks[key]
@@ -114,7 +131,7 @@ class World(RuleBasedStateMachine):
             self.tell(self.sighting(kind, key))
 
     @precondition(lambda self: self.dead)
-    @rule(data=st.data(), kind=st.sampled_from(["ok", "failed", "stalled", "suspected", "idle", "exited", "stopped"]))
+    @rule(data=st.data(), kind=st.sampled_from([*SIGHTINGS, *PLACING, "stopped"]))
     def a_dead_incarnation_speaks(self, data: st.DataObject, kind: str) -> None:
         key = data.draw(st.sampled_from(self.dead))
         before = self.fleet
@@ -130,6 +147,8 @@ class World(RuleBasedStateMachine):
             "idle": e.EngineIdle(*key),
             "exited": e.ProcessExited(*key, ExitStatus(code=0)),
             "stopped": e.ProcessStopped(*key),
+            "delayed": e.LaunchDelayed(*key, "waits for GPUs", refused=True),
+            "resumed": e.LaunchResumed(*key),
         }
         event: e.Event = makers[kind]
         return event
@@ -171,7 +190,9 @@ class World(RuleBasedStateMachine):
                 assert engine.phase is Phase.NONE
                 assert engine.endpoint == e.Endpoint()
             if engine.state is EngineState.STARTING and engine.origin is Origin.MANAGED:
-                assert engine.startup_deadline is not None
+                task = self.tasks[engine.engine_id, engine.incarnation]
+                assert (engine.startup_deadline is None) == task.waits_for_gpus
+            assert not engine.refused or engine.state is EngineState.STARTING
             if engine.state is EngineState.DRAINING and engine.phase is not Phase.STOPPING:
                 assert engine.drain_deadline is not None
 

@@ -35,6 +35,11 @@ def home(tmp_path: Path) -> Iterator[Home]:
     proctable.send(marked(home), signal.SIGKILL)
 
 
+async def no_gpus() -> GpuReport:
+    """A machine without GPUs, and without a driver."""
+    return GpuReport(reason="no NVIDIA driver is installed")
+
+
 def marked(home: Home) -> list[proctable.ProcessEntry]:
     """Every living process of this home's engines."""
     return proctable.members(None, lambda mark: mark.startswith(f"{home.digest}:"))
@@ -56,7 +61,7 @@ async def _open(home: Home) -> AsyncIterator[Supervisor]:
                 home=home,
                 run_id=os.urandom(4).hex(),
                 runtimes=registry.runtimes,
-                placer=Placer(registry.scheduler("none"), GpuReport, lambda _: None),
+                placer=Placer(registry.scheduler("none"), no_gpus, lambda _: None),
                 traffic=table,
                 client=client,
                 nursery=nursery,

@@ -11,9 +11,11 @@ import trio
 from stoker.builtin.runtimes import Remote
 from stoker.builtin.schedulers import Unmanaged
 from stoker.core import events as e
-from stoker.model import Activity, EngineSpec, GpuReport, Origin
+from stoker.model import Activity, EngineSpec, Origin
 from stoker.supervise.incarnation import Incarnation
 from stoker.supervise.placing import Placer
+
+from .conftest import no_gpus
 
 
 @attrs.frozen
@@ -21,7 +23,7 @@ class Surroundings:
     """Engines without a process, GPUs or clients, behind ``client``."""
 
     client: httpx2.AsyncClient
-    placer: Placer = attrs.field(factory=lambda: Placer(Unmanaged(), GpuReport, lambda _: None))
+    placer: Placer = attrs.field(factory=lambda: Placer(Unmanaged(), no_gpus, lambda _: None))
 
     @property
     def traffic(self) -> Surroundings:

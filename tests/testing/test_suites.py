@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -22,6 +22,7 @@ from stoker.model import (
     LaunchPlan,
     Placement,
     Refusal,
+    Reservations,
     RouteRequest,
     TokenProbe,
 )
@@ -90,9 +91,7 @@ def test_a_policy_that_breaks_a_promise_is_found_out(policy: type[LeastLoad], te
 
 
 class Scheduler(Pack):
-    def place(
-        self, spec: EngineSpec, gpus: Sequence[Gpu], reservations: Mapping[str, Sequence[str]]
-    ) -> Placement | Refusal:
+    def place(self, spec: EngineSpec, gpus: Sequence[Gpu], reservations: Reservations) -> Placement | Refusal:
         return self.changed(spec, super().place(spec, gpus, reservations), gpus)
 
     def changed(self, spec: EngineSpec, answer: Placement | Refusal, gpus: Sequence[Gpu]) -> Placement | Refusal:
@@ -102,6 +101,13 @@ class Scheduler(Pack):
 class Overcommitting(Scheduler):
     def changed(self, spec: EngineSpec, answer: Placement | Refusal, gpus: Sequence[Gpu]) -> Placement | Refusal:
         return Placement(gpus=tuple(gpu.uuid for gpu in gpus[: spec.gpus]))
+
+
+class Optimistic(Pack):
+    """Takes for free what nobody uses, though it was promised."""
+
+    def place(self, spec: EngineSpec, gpus: Sequence[Gpu], reservations: Reservations) -> Placement | Refusal:
+        return super().place(spec, gpus, Reservations(needed=reservations.needed))
 
 
 class Stingy(Scheduler):
@@ -119,19 +125,37 @@ class Doubling(Scheduler):
         return attrs.evolve(answer, gpus=answer.gpus[:1] * spec.gpus) if isinstance(answer, Placement) else answer
 
 
+class Bookkeeping(Pack):
+    """Believes that whatever it answered was taken."""
+
+    def __init__(self) -> None:
+        self.given: set[str] = set()
+
+    def place(self, spec: EngineSpec, gpus: Sequence[Gpu], reservations: Reservations) -> Placement | Refusal:
+        answer = super().place(spec, [gpu for gpu in gpus if gpu.uuid not in self.given], reservations)
+        self.given.update(answer.gpus if isinstance(answer, Placement) else ())
+        return answer
+
+
+FITS = "it_gives_gpus_that_fit_in_the_number_asked_for_or_a_reason"
+
+
 @pytest.mark.parametrize(
     ("scheduler", "test"),
     [
-        (Overcommitting, "it_gives_free_gpus_in_the_number_asked_for_or_a_reason"),
+        (Overcommitting, FITS),
         (Overcommitting, "a_refusal_says_who_holds_the_gpus"),
         (Overcommitting, "more_gpus_than_there_are_are_refused"),
+        (Optimistic, FITS),
+        (Optimistic, "what_is_promised_is_not_free_though_nobody_uses_it_yet"),
         (Stingy, "an_engine_without_gpus_is_never_refused"),
         (Stingy, "empty_gpus_are_not_refused"),
-        (Silent, "it_gives_free_gpus_in_the_number_asked_for_or_a_reason"),
-        (Doubling, "it_gives_free_gpus_in_the_number_asked_for_or_a_reason"),
+        (Silent, FITS),
+        (Doubling, FITS),
+        (Bookkeeping, "what_it_was_asked_before_promises_nothing"),
     ],
 )
-def test_a_scheduler_that_breaks_a_promise_is_found_out(scheduler: type[Scheduler], test: str) -> None:
+def test_a_scheduler_that_breaks_a_promise_is_found_out(scheduler: type[Pack], test: str) -> None:
     class Suite(SchedulerConformance):
         def make_scheduler(self) -> GpuScheduler:
             return scheduler()
@@ -167,6 +191,11 @@ class Trusting(Runtime):
         return EngineLoad(running=float("nan") if "NaN" in text else 0.0)
 
 
+class Guessing(Runtime):
+    def estimate_memory(self, spec: EngineSpec, gpu: Gpu) -> int | None:
+        return int(gpu.memory_total / 2) - 5 * 2**30
+
+
 def shell(plan: LaunchPlan) -> LaunchPlan:
     return attrs.evolve(plan, argv=("sh", "-c", " ".join(plan.argv)))
 
@@ -182,6 +211,7 @@ def shell(plan: LaunchPlan) -> LaunchPlan:
         (spoiled(names=()), "the_names_that_the_engine_knows_are_names"),
         (spoiled(names=("",)), "the_names_that_the_engine_knows_are_names"),
         (spoiled(health_path="health"), "paths_are_paths"),
+        (Guessing, "memory_is_a_number_of_bytes_or_not_known"),
         (spoiled(token_probe=ELSEWHERE), "the_token_probe_is_a_request_the_engine_serves"),
         (spoiled(base_url="http://127.0.0.1:1"), "the_engine_is_told_where_to_listen_and_found_there"),
         (spoiled(base_url="http://127.0.0.1:1"), "each_replica_has_a_port_of_its_own"),

@@ -34,6 +34,7 @@ from stoker.model import (
     EngineState,
     EnvironmentSpec,
     ExitStatus,
+    Gpu,
     GpuReport,
     LaunchPlan,
     Placement,
@@ -66,7 +67,7 @@ class PlayedRuntime:
     def paths(self, spec: EngineSpec) -> frozenset[str]:
         return frozenset({"/v1/chat/completions"})
 
-    def estimate_memory(self, spec: EngineSpec) -> int | None:
+    def estimate_memory(self, spec: EngineSpec, gpu: Gpu) -> int | None:
         return None
 
     def scrape(self, text: str) -> EngineLoad:
@@ -151,6 +152,9 @@ class PlayedOperations:
     async def gpus(self) -> GpuReport:
         await trio.lowlevel.checkpoint()
         return self.report
+
+    def gpu_ledger(self) -> tuple[object, ...]:
+        return ()
 
     def status(self) -> Mapping[str, Any]:
         return {"lanes": ["hypercorn"], "plugins": ["builtin"]}

@@ -75,7 +75,7 @@ async def test_backends_say_where_requests_go(world: World) -> None:
 
 async def test_gpus_are_shown_or_the_reason_why_there_are_none(world: World) -> None:
     world.operations.report = GpuReport(reason="the NVIDIA driver is not installed")
-    body = {"gpus": [], "reason": "the NVIDIA driver is not installed"}
+    body = {"gpus": [], "reason": "the NVIDIA driver is not installed", "incomplete": False}
     assert (await world.api.get("/gpu")).json() == body
     gpu = Gpu(
         index=0,

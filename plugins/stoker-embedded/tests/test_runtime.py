@@ -15,12 +15,13 @@ import pytest
 import stoker_embedded
 from stoker.contracts import EngineRuntime
 from stoker.errors import PermanentLaunchError
-from stoker.model import EngineLoad, EngineSpec, Placement
+from stoker.model import EngineLoad, EngineSpec, Gpu, Placement
 from stoker.testing.runtimes import RuntimeConformance
 from stoker_embedded import Embedded
 
 CHAT = EngineSpec(model="HuggingFaceTB/SmolLM2-135M-Instruct", runtime="embedded")
 EMBEDDING = EngineSpec(model="sentence-transformers/all-MiniLM-L6-v2", runtime="embedded", kind="embedding")
+GPU = Gpu(index=0, uuid="GPU-1", name="any", memory_total=2**33, memory_used=0)
 PLACEMENT = Placement(python=Path("/env/bin/python"))
 
 
@@ -151,7 +152,7 @@ def test_each_kind_has_its_paths() -> None:
 
 
 def test_it_wants_no_gpu_memory() -> None:
-    assert Embedded().estimate_memory(CHAT) == 0
+    assert Embedded().estimate_memory(CHAT, GPU) == 0
 
 
 def test_the_load_is_read_from_the_metrics() -> None:

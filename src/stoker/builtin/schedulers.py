@@ -1,14 +1,16 @@
-"""The schedulers that come with Stoker: none (GPUs are not managed) and pack."""
+"""The schedulers that come with Stoker: pack, spread, and none (GPUs are not managed)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from stoker.contracts import GpuScheduler
 from stoker.hookspecs import hookimpl
-from stoker.model import EngineSpec, Gpu, Placement, Refusal
+from stoker.model import EngineSpec, Gpu, GpuProcess, Placement, Refusal, Reservation, Reservations
 
 GIB = 1024**3
+
+_Rank = tuple[float, ...]
 
 
 class Unmanaged:
@@ -16,64 +18,109 @@ class Unmanaged:
 
     name = "none"
 
-    def place(
-        self, spec: EngineSpec, gpus: Sequence[Gpu], reservations: Mapping[str, Sequence[str]]
-    ) -> Placement | Refusal:
+    def place(self, spec: EngineSpec, gpus: Sequence[Gpu], reservations: Reservations) -> Placement | Refusal:
         """A placement that names no GPU."""
         return Placement()
 
 
 class Pack:
-    """Whole GPUs, and the tightest fit, so that the roomiest GPUs stay free for engines that need them.
+    """The tightest fit, so that few GPUs are in use, and the roomiest stay free for engines that need them.
 
-    A GPU held by an engine is never given to another. ``required_memory_bytes`` is what the whole engine wants, shared
-    evenly by its GPUs. Of an engine that doesn't say, it can only be guessed that it wants much: it gets the emptiest.
+    Of an engine that nobody knows the needs of, it can only be guessed that it wants much: it gets the emptiest.
     """
 
     name = "pack"
 
-    def place(
-        self, spec: EngineSpec, gpus: Sequence[Gpu], reservations: Mapping[str, Sequence[str]]
-    ) -> Placement | Refusal:
-        """``spec.gpus`` GPUs that nobody holds and that have the memory."""
-        if spec.gpus <= 0:
-            return Placement()
-        needed = -(-(spec.required_memory_bytes or 0) // spec.gpus)
-        fitting = [gpu for gpu in gpus if not reservations.get(gpu.uuid) and _free(gpu) >= needed]
-        if len(fitting) < spec.gpus:
-            return Refusal(reason=_refusal(spec, needed, gpus, fitting, reservations))
-        tightest_first = 1 if spec.required_memory_bytes else -1
-        fitting.sort(key=lambda gpu: (tightest_first * _free(gpu), gpu.index))
-        return Placement(gpus=tuple(gpu.uuid for gpu in fitting[: spec.gpus]))
+    def place(self, spec: EngineSpec, gpus: Sequence[Gpu], reservations: Reservations) -> Placement | Refusal:
+        """``spec.gpus`` GPUs of one kind with the least room that is enough."""
+
+        def rank(gpu: Gpu) -> _Rank:
+            free = reservations.free(gpu)
+            return (1, -free) if reservations.needed.get(gpu.uuid) is None else (0, free)
+
+        return _place(spec, gpus, reservations, rank)
 
 
-def _free(gpu: Gpu) -> int:
-    return max(0, gpu.memory_total - gpu.memory_used)
+class Spread:
+    """The emptiest GPUs, so that engines share as little as possible; among equals, those with fewer engines."""
+
+    name = "spread"
+
+    def place(self, spec: EngineSpec, gpus: Sequence[Gpu], reservations: Reservations) -> Placement | Refusal:
+        """``spec.gpus`` GPUs of one kind with the most room."""
+
+        def rank(gpu: Gpu) -> _Rank:
+            return -reservations.free(gpu), len(reservations.holders(gpu))
+
+        return _place(spec, gpus, reservations, rank)
 
 
-def _refusal(
-    spec: EngineSpec,
-    needed: int,
-    gpus: Sequence[Gpu],
-    fitting: Sequence[Gpu],
-    reservations: Mapping[str, Sequence[str]],
-) -> str:
+def _place(
+    spec: EngineSpec, gpus: Sequence[Gpu], reservations: Reservations, rank: Callable[[Gpu], _Rank]
+) -> Placement | Refusal:
+    """The first GPUs by ``rank`` that make a set: all fit, and all are of one kind, so that none waits for a slower.
+
+    Where several kinds could, that one is taken whose set ranks first, judged by its worst GPU.
+    """
+    if spec.gpus <= 0:
+        return Placement()
+
+    def order(gpu: Gpu) -> tuple[float | str, ...]:
+        return (*rank(gpu), gpu.index, gpu.uuid)
+
+    fitting = [gpu for gpu in sorted(gpus, key=order) if reservations.fits(gpu)]
+    if spec.gpus > 1:  # an engine can't span parts of divided GPUs
+        fitting = [gpu for gpu in fitting if not gpu.uuid.startswith("MIG-")]
+    kinds: dict[tuple[str, int], list[Gpu]] = {}
+    for gpu in fitting:
+        kinds.setdefault((gpu.name, gpu.memory_total), []).append(gpu)
+    sets = [alike[: spec.gpus] for alike in kinds.values() if len(alike) >= spec.gpus]
+    if not sets:
+        return Refusal(reason=_refusal(spec, gpus, fitting, reservations))
+    best = min(sets, key=lambda each: order(each[-1]))
+    return Placement(gpus=tuple(gpu.uuid for gpu in best))
+
+
+def _refusal(spec: EngineSpec, gpus: Sequence[Gpu], fitting: Sequence[Gpu], reservations: Reservations) -> str:
     """What was needed, what is free, and who holds the rest."""
-    wanted = f"{spec.model} needs {_count(spec.gpus)}"
-    if needed:
-        wanted += f" with {_gib(needed)} free{' each' if spec.gpus > 1 else ''}"
+    needs = {reservations.needed.get(gpu.uuid) for gpu in gpus}
+    wanted = f"{spec.model} needs {_count(spec.gpus)}{' of one kind' if spec.gpus > 1 else ''}"
     if not gpus:
         return f'{wanted}, but there is none to be seen; set gpus = 0, or scheduler = "none" to manage GPUs yourself'
+    if needs == {None}:
+        wanted += f" for {'itself' if spec.gpus == 1 else 'itself each'} (how much memory it needs is not known)"
+    elif len(needs) == 1:
+        wanted += f" with {_gib(next(iter(needs)) or 0)} free{' each' if spec.gpus > 1 else ''}"
     fits = {gpu.uuid for gpu in fitting}
-    there_are = "; ".join(_describe(gpu, gpu.uuid in fits, reservations) for gpu in gpus)
+    there_are = "; ".join(_describe(gpu, reservations, fits, tell_need=len(needs) > 1) for gpu in gpus)
     return f"{wanted}, but only {len(fitting)} of {_count(len(gpus))} can be had: {there_are}"
 
 
-def _describe(gpu: Gpu, fits: bool, reservations: Mapping[str, Sequence[str]]) -> str:
-    name = f"GPU {gpu.index} ({gpu.name}, {_gib(_free(gpu))} free of {_gib(gpu.memory_total)})"
-    if holders := reservations.get(gpu.uuid):
-        return f"{name} is held by {', '.join(holders)}"
-    return f"{name} is free" if fits else f"{name} has too little memory free"
+def _describe(gpu: Gpu, reservations: Reservations, fits: set[str], *, tell_need: bool) -> str:
+    name = f"GPU {gpu.index} ({gpu.name}, {_gib(reservations.free(gpu))} of {_gib(gpu.memory_total)} free)"
+    holders = [_holder(each) for each in reservations.held.get(gpu.uuid, ())]
+    strangers = [_stranger(each) for each in gpu.processes if each.engine_id is None]
+    if gpu.uuid in fits:
+        verdict = "can be had"
+    elif holders:
+        verdict = f"is held by {', '.join(holders)}"
+    else:
+        verdict = "has too little memory free"
+    words = [f"{name} {verdict}"]
+    if tell_need:
+        needed = reservations.needed.get(gpu.uuid)
+        words.append("all of it is needed" if needed is None else f"{_gib(needed)} of it are needed")
+    if strangers and gpu.uuid not in fits:
+        words.append(f"also used by {', '.join(strangers)}" if holders else f"used by {', '.join(strangers)}")
+    return ", ".join(words)
+
+
+def _holder(held: Reservation) -> str:
+    return f"{held.engine_id} ({'all of it' if held.memory is None else _gib(held.memory)})"
+
+
+def _stranger(process: GpuProcess) -> str:
+    return f"process {process.pid}" + ("" if process.memory_used is None else f" ({_gib(process.memory_used)})")
 
 
 def _count(number: int) -> str:
@@ -86,5 +133,5 @@ def _gib(size: int) -> str:
 
 @hookimpl
 def stoker_register_schedulers() -> Sequence[GpuScheduler]:
-    """Both hold no state."""
-    return [Unmanaged(), Pack()]
+    """None of them holds any state."""
+    return [Unmanaged(), Pack(), Spread()]

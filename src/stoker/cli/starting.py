@@ -148,7 +148,8 @@ def _is_ready(client: Client, engine_id: str, activity: Activity) -> bool:
             )
         case "STOPPED":
             raise StokerError(f"engine {engine_id!r} was stopped before it was READY")
-    activity.say(f"{engine_id} is {info['state']}")
+    waits = info["reason"] if info["reason"].startswith("waits") else ""
+    activity.say(f"{engine_id} is {info['state']}" + (f": it {waits}" if waits else ""))
     return False
 
 

@@ -23,7 +23,10 @@ class Phase(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class Engine:
-    """One engine and everything that is known of it. Times are monotonic seconds."""
+    """One engine and everything that is known of it. Times are monotonic seconds.
+
+    While it waits for GPUs it has no ``startup_deadline``; ``refused`` says that it waits because they are not free.
+    """
 
     engine_id: str
     spec: EngineSpec
@@ -39,6 +42,7 @@ class Engine:
     restarts: int = 0
     attempts: int = 0
     startup_deadline: float | None = None
+    refused: bool = False
     restart_at: float | None = None
     drain_deadline: float | None = None
     grace_seconds: float = 0.0
@@ -60,11 +64,12 @@ class Engine:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is under way: READY, STOPPED, or in ERROR and not about to start because somebody said so."""
-        told_to_start = self.restart_at is not None and self.attempts == 0
-        return self.state in (EngineState.READY, EngineState.STOPPED) or (
-            self.state is EngineState.ERROR and not told_to_start
-        )
+        """Whether nothing is under way: READY, STOPPED, waiting for GPUs that are not free, or in ERROR and not about
+        to start because somebody said so.
+        """
+        if self.state is EngineState.ERROR:
+            return self.restart_at is None or self.attempts > 0
+        return self.state in (EngineState.READY, EngineState.STOPPED) or self.refused
 
     @property
     def expected(self) -> bool:

@@ -65,6 +65,24 @@ class SpecUpdated:
 
 
 @attrs.frozen
+class LaunchDelayed:
+    """It waits for its GPUs: another one is starting there, or (``refused``) they are not free."""
+
+    engine_id: str
+    incarnation: int
+    reason: str
+    refused: bool
+
+
+@attrs.frozen
+class LaunchResumed:
+    """It has the GPUs that it waited for."""
+
+    engine_id: str
+    incarnation: int
+
+
+@attrs.frozen
 class Launched:
     """The process runs (or, for a URL, its watching began) and will answer at ``endpoint``."""
 
@@ -154,6 +172,8 @@ Event = (
     StartRequested
     | StopRequested
     | SpecUpdated
+    | LaunchDelayed
+    | LaunchResumed
     | Launched
     | LaunchFailed
     | ProbeSucceeded

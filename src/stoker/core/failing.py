@@ -100,6 +100,7 @@ def fail(fleet: Fleet, engine: Engine, trigger: Trigger, error: str, now: float,
         attempts=attempts,
         restart_at=restart_at,
         startup_deadline=None,
+        refused=False,
         grace_seconds=engine.spec.stop_grace_seconds,
     )
     if engine.phase is Phase.NONE or watched:

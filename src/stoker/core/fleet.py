@@ -19,7 +19,7 @@ from stoker.core.engine import Engine, Fleet, Phase
 from stoker.core.failing import fail, probe_failed, probe_succeeded, process_exited, stalled, suspected
 from stoker.core.launching import launch
 from stoker.core.outcome import NO_COMMANDS, Commands, Outcome
-from stoker.core.starting import launch_failed, launched, start, updated
+from stoker.core.starting import delayed, launch_failed, launched, resumed, start, updated
 from stoker.core.states import Trigger
 from stoker.core.stopping import become_idle, process_stopped, stop, stop_process
 from stoker.errors import IllegalTransition
@@ -90,6 +90,8 @@ def _put(fleet: Fleet, engine_id: str, outcome: Outcome) -> tuple[Fleet, Command
 _Handler = Callable[[Fleet, Engine, Any, float], Outcome]
 _HANDLERS: Mapping[type, _Handler] = MappingProxyType(
     {
+        e.LaunchDelayed: delayed,
+        e.LaunchResumed: resumed,
         e.Launched: launched,
         e.LaunchFailed: launch_failed,
         e.ProbeSucceeded: probe_succeeded,

@@ -47,6 +47,21 @@ def start(fleet: Fleet, engine: Engine | None, event: e.StartRequested, now: flo
     return attrs.evolve(engine, attempts=0, restart_at=now, reason="starts again when its old processes are gone"), ()
 
 
+def delayed(_fleet: Fleet, engine: Engine, event: e.LaunchDelayed, _now: float) -> Outcome:
+    """It waits for GPUs, for as long as it takes: neither its start-up time nor its restart budget is used up."""
+    if engine.state is not S.STARTING:  # a stop came first
+        return engine, NO_COMMANDS
+    return attrs.evolve(engine, reason=event.reason, refused=event.refused, startup_deadline=None), NO_COMMANDS
+
+
+def resumed(_fleet: Fleet, engine: Engine, _event: e.LaunchResumed, now: float) -> Outcome:
+    """Its start-up time counts from here."""
+    if engine.state is not S.STARTING:
+        return engine, NO_COMMANDS
+    deadline = now + engine.spec.startup_timeout_seconds
+    return attrs.evolve(engine, reason="starting", refused=False, startup_deadline=deadline), NO_COMMANDS
+
+
 def launched(_fleet: Fleet, engine: Engine, event: e.Launched, _now: float) -> Outcome:
     """Its process runs, or its URL is watched."""
     phase = Phase.ALIVE if engine.phase is Phase.LAUNCHING else engine.phase  # a stop may have come first

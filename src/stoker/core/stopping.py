@@ -33,6 +33,7 @@ def stop(fleet: Fleet, engine: Engine, event: e.StopRequested, now: float) -> Ou
         state=next_state(engine.state, Trigger.STOP_REQUESTED),
         reason="draining",
         startup_deadline=None,
+        refused=False,
         restart_at=None,
         drain_deadline=now + event.drain_timeout_seconds,
         grace_seconds=event.grace_seconds,

@@ -1,100 +1,59 @@
-"""What NVML says of this machine's GPUs. Blocking: for a worker thread, never for the event loop."""
+"""Readings of this machine's GPUs for the event loop: never more than one at a time, and with a limit."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Callable
+from math import inf
 
-from stoker.model import Gpu, GpuProcess, GpuReport
+import attrs
+import trio
 
-with warnings.catch_warnings():
-    # Where the old distribution "pynvml" is installed beside nvidia-ml-py, it warns of itself on every import.
-    warnings.simplefilter("ignore", FutureWarning)
-    import pynvml  # type: ignore[import-untyped]
+from stoker.gpu.nvml import read_gpus
+from stoker.model import GpuReport
 
-T = TypeVar("T")
+PATIENCE_SECONDS = 10.0
 
 
-def read_gpus() -> GpuReport:
-    """Every GPU that answers. ``reason`` says why there are none, or which of them could not be read.
+@attrs.define(eq=False)
+class Inventory:
+    """Reads the GPUs in a thread. Calls to NVML may hang, for seconds or for ever: then the report says so.
 
-    Raises nothing for what drivers and hardware do: a missing driver is a report without GPUs, a GPU that has fallen
-    off the bus leaves the others in the report.
+    The thread of a reading that hangs can't be ended. No other is started before it comes back, so there is never more
+    than one.
     """
-    try:
-        with _nvml():
-            return _read_all(pynvml.nvmlDeviceGetCount())
-    except pynvml.NVMLError_LibraryNotFound:
-        return GpuReport(reason="no NVIDIA driver is installed: there is no libnvidia-ml.so.1")
-    except pynvml.NVMLError as error:
-        return GpuReport(reason=f"the NVIDIA driver can't be asked: {error}")
 
+    look: Callable[[], GpuReport] = read_gpus
+    patience_seconds: float = PATIENCE_SECONDS
+    _turn: trio.Lock = attrs.field(factory=trio.Lock)
+    _thread: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+    _latest: GpuReport = attrs.field(factory=GpuReport)
+    _latest_began: float = -inf
+    _hangs_since: float | None = None
 
-@contextmanager
-def _nvml() -> Iterator[None]:
-    pynvml.nvmlInit()
-    try:
-        yield
-    finally:
-        _try(pynvml.nvmlShutdown)
+    async def read(self) -> GpuReport:
+        """The GPUs as they are: a reading that began after this call, shared by all who ask meanwhile.
 
+        Takes at most twice ``patience_seconds``. Cancelling gives up the waiting; the reading ends by itself.
+        """
+        asked = trio.current_time()
+        async with self._turn:
+            if self._latest_began <= asked:
+                began = trio.current_time()
+                self._latest = await self._read()
+                self._latest_began = began
+            return self._latest
 
-def _read_all(count: int) -> GpuReport:
-    gpus: list[Gpu] = []
-    lost: list[str] = []
-    for index in range(count):
-        try:
-            gpus.append(_read(index))
-        except pynvml.NVMLError as error:
-            lost.append(f"GPU {index} can't be read: {error}")
-    if not count:
-        lost.append("the NVIDIA driver knows no GPU")
-    return GpuReport(gpus=tuple(gpus), reason="; ".join(lost) or None)
+    async def _read(self) -> GpuReport:
+        if self._hangs_since is not None and self._thread.borrowed_tokens:
+            return self._hung(self._hangs_since)
+        began = trio.current_time()
+        with trio.move_on_after(self.patience_seconds):
+            report = await trio.to_thread.run_sync(self.look, abandon_on_cancel=True, limiter=self._thread)
+            self._hangs_since = None
+            return report
+        self._hangs_since = began
+        return self._hung(began)
 
-
-def _read(index: int) -> Gpu:
-    """One GPU. What it is and its memory must be readable; the rest may be missing."""
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    rates = _try(pynvml.nvmlDeviceGetUtilizationRates, handle)
-    return Gpu(
-        index=index,
-        uuid=pynvml.nvmlDeviceGetUUID(handle),
-        name=pynvml.nvmlDeviceGetName(handle),
-        memory_total=memory.total,
-        memory_used=memory.used,
-        utilisation=None if rates is None else rates.gpu,
-        temperature=_try(pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU),
-        processes=_processes(handle),
-    )
-
-
-def _processes(handle: Any) -> tuple[GpuProcess, ...]:
-    """Who holds memory, each process once: one that computes and draws is in both lists of NVML."""
-    computing = _first(
-        handle, pynvml.nvmlDeviceGetComputeRunningProcesses_v3, pynvml.nvmlDeviceGetComputeRunningProcesses_v2
-    )
-    drawing = _first(
-        handle, pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3, pynvml.nvmlDeviceGetGraphicsRunningProcesses_v2
-    )
-    held = {process.pid: process.usedGpuMemory for process in (*drawing, *computing)}
-    return tuple(GpuProcess(pid=pid, memory_used=memory) for pid, memory in sorted(held.items()))
-
-
-def _first(handle: Any, *ways: Callable[[Any], list[Any]]) -> list[Any]:
-    """What the first way gives that this driver has (old ones lack the newer functions)."""
-    for ask in ways:
-        found = _try(ask, handle)
-        if found is not None:
-            return found
-    return []
-
-
-def _try(ask: Callable[..., T], *args: Any) -> T | None:
-    """``ask(*args)``, or None where NVML can't say."""
-    try:
-        return ask(*args)
-    except pynvml.NVMLError:
-        return None
+    def _hung(self, since: float) -> GpuReport:
+        seconds = trio.current_time() - since
+        return GpuReport(reason=f"the NVIDIA driver has not answered for {seconds:.0f} s", incomplete=True)

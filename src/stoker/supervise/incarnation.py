@@ -78,6 +78,9 @@ class Incarnation:
     dispatch: Callable[[e.Event], None]
     _starting: bool = True
     _process: EngineProcess | None = None
+    _placing: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _delayed: bool = False
+    _ready: trio.Event = attrs.field(factory=trio.Event)
     _log_start: int = 0
     _grace_seconds: float | None = None
     _stop_asked: trio.Event = attrs.field(factory=trio.Event)
@@ -87,6 +90,7 @@ class Incarnation:
         """Stop it, or hurry a stop that is under way."""
         self._grace_seconds = grace_seconds
         self._stop_asked.set()
+        self._placing.cancel()
         if self._process is not None:
             self._process.hurry(grace_seconds)
 
@@ -100,20 +104,41 @@ class Incarnation:
         note = ""
         try:
             try:
-                placement = await self.around.placer.place(self.engine_id, self.spec)
-                plan, port = await self._launch(placement)
-                endpoint = self._endpoint(plan, port, placement)
+                with self._placing:
+                    placement = await self._place()
+                plan = None if self._stop_asked.is_set() else await self._start(placement)
             except (StokerError, OSError, httpx2.InvalidURL) as error:  # a full disk must not cost the other engines
                 retryable = not isinstance(error, PermanentLaunchError)
                 self.dispatch(e.LaunchFailed(self.engine_id, self.number, str(error), retryable))
                 return
-            self.dispatch(e.Launched(self.engine_id, self.number, endpoint))
-            await self._watch(plan)
+            if plan is not None:
+                await self._watch(plan)
         finally:
             with trio.CancelScope(shield=True):
                 note = await self._stop(placement)
             self.around.placer.release(self.engine_id)
         self.dispatch(e.ProcessStopped(self.engine_id, self.number, note))
+
+    async def _place(self) -> Placement:
+        placement = await self.around.placer.place(
+            self.engine_id, self.spec, self.runtime.estimate_memory, self._say_why_delayed
+        )
+        if self._delayed:
+            self.dispatch(e.LaunchResumed(self.engine_id, self.number))
+        return placement
+
+    def _say_why_delayed(self, reason: str, refused: bool) -> None:
+        self._delayed = True
+        self.dispatch(e.LaunchDelayed(self.engine_id, self.number, reason, refused))
+
+    async def _start(self, placement: Placement) -> LaunchPlan:
+        plan, port = await self._launch(placement)
+        endpoint = self._endpoint(plan, port, placement)
+        if self._process is not None:
+            mark = self.around.mark_of(self.engine_id, self.number)
+            self.around.placer.launched(self.engine_id, self._process.pid, mark)
+        self.dispatch(e.Launched(self.engine_id, self.number, endpoint))
+        return plan
 
     async def _launch(self, placement: Placement) -> tuple[LaunchPlan, int]:
         port = free_port(placement.host, self.spec.port or 0)
@@ -164,8 +189,13 @@ class Incarnation:
             if self._process is not None:
                 nursery.start_soon(self._report_exit, self._process)
             nursery.start_soon(self._probe_for_ever, plan)
+            nursery.start_soon(self._measure)
             await self._stop_asked.wait()
             nursery.cancel_scope.cancel()
+
+    async def _measure(self) -> None:
+        await self._ready.wait()
+        await self.around.placer.keep_measured(self.engine_id)
 
     async def _report_exit(self, process: EngineProcess) -> None:
         status = await process.wait()
@@ -201,6 +231,7 @@ class Incarnation:
             return
         if result.verdict is Verdict.ALIVE:
             self._starting = False
+            self._ready.set()
             self.dispatch(e.ProbeSucceeded(self.engine_id, self.number))
         elif result.stalled:
             self.dispatch(e.EngineStalled(self.engine_id, self.number, result.error))

@@ -2,76 +2,199 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from math import inf
 from pathlib import Path
 
 import attrs
 import trio
 
 from stoker.contracts import GpuScheduler
-from stoker.errors import LaunchError, PermanentLaunchError
-from stoker.model import EngineSpec, GpuReport, Placement, Refusal
+from stoker.errors import LaunchError
+from stoker.model import EngineSpec, GpuReport, Placement
+from stoker.supervise.choosing import Wait, choose
+from stoker.supervise.holdings import Holdings
+from stoker.supervise.needs import Estimate, Measurements, NoMeasurements, needs_of
+from stoker.supervise.owners import owners
+
+log = logging.getLogger("stoker.supervise")
 
 MEMORY_BACK_SECONDS = 30.0
+RETRY_SECONDS = 5.0  # memory that a stranger gives back is not announced
+MEASURE_SECONDS = 30.0
+
+Waits = Callable[[str, bool], None]
+"""Told why an engine has to wait for its GPUs, and whether that is a refusal (else another one is starting there)."""
+
+
+@attrs.define(eq=False)
+class _Wish:
+    """An engine in the line. ``answer`` comes when it has its GPUs, or when it never will."""
+
+    engine_id: str
+    spec: EngineSpec
+    estimate: Estimate
+    waits: Waits
+    answer: Placement | LaunchError | None = None
+    said: Wait | None = None
+
+    def wait(self, wait: Wait) -> None:
+        if self.said is None or self.said.refused != wait.refused:
+            log.info("%s %s", self.engine_id, wait.reason)
+        if self.said != wait:
+            self.said = wait
+            self.waits(wait.reason, wait.refused)
 
 
 @attrs.define(eq=False)
 class Placer:
-    """Places engines, and remembers which GPUs it gave to whom until they are released."""
+    """Places engines, and remembers which GPUs it gave to whom until they are released.
+
+    Engines that can't be placed yet stand in a line. Whenever something changes, the GPUs are read once and everybody
+    in the line is tried, first come, first served: all GPUs of an engine or none, and one start at a time on each GPU,
+    because two engines that start on one GPU mis-measure each other.
+    """
 
     scheduler: GpuScheduler
-    read_gpus: Callable[[], GpuReport]
+    read_gpus: Callable[[], Awaitable[GpuReport]]
     find_python: Callable[[str], Path | None]
-    _held: dict[str, tuple[str, ...]] = attrs.field(factory=dict)
+    ledger: Measurements = attrs.field(factory=NoMeasurements)
+    _holdings: Holdings = attrs.field(factory=Holdings)
+    _line: dict[str, _Wish] = attrs.field(factory=dict)
+    _sessions: dict[int, str] = attrs.field(factory=dict)
+    _marks: dict[str, str] = attrs.field(factory=dict)
+    _turn: trio.Lock = attrs.field(factory=trio.Lock)
+    _served_at: float = -inf
+    _changed: trio.Event = attrs.field(factory=trio.Event)
 
-    @property
-    def held(self) -> Mapping[str, tuple[str, ...]]:
-        """Which GPUs (by UUID) each engine holds."""
-        return self._held
+    async def place(self, engine_id: str, spec: EngineSpec, estimate: Estimate, waits: Waits) -> Placement:
+        """GPUs and an interpreter for ``spec``; waits until the GPUs can be had. Cancelling leaves the line.
 
-    async def place(self, engine_id: str, spec: EngineSpec) -> Placement:
-        """GPUs and an interpreter for ``spec``. Raises :class:`LaunchError` with the scheduler's reason."""
+        Raises :class:`LaunchError` where they never can, naming what is in the way. Whoever calls it calls
+        :meth:`release` in the end, also after it raised or was cancelled.
+        """
         python = await trio.to_thread.run_sync(self.find_python, spec.runtime)
         if spec.gpus == 0:
             return Placement(python=python)
-        report = await trio.to_thread.run_sync(self.read_gpus)
-        # From here to the reservation there is no await: two engines can't be given one GPU.
-        if not report.gpus:
-            wanted = f"{spec.gpus} GPU{'s' if spec.gpus != 1 else ''}"
-            raise PermanentLaunchError(f"it wants {wanted} and there are none: {report.reason or 'NVML lists no GPU'}")
-        placed = self._ask_scheduler(spec, report)
-        if isinstance(placed, Refusal):
-            raise LaunchError(f"no GPUs for it: {placed.reason}")
-        self._held[engine_id] = placed.gpus
-        return attrs.evolve(placed, python=python)
-
-    def _ask_scheduler(self, spec: EngineSpec, report: GpuReport) -> Placement | Refusal:
+        wish = self._line[engine_id] = _Wish(engine_id, spec, estimate, waits)
         try:
-            return self.scheduler.place(spec, report.gpus, self._reservations())
-        except Exception as error:  # the plugin boundary: a scheduler's defect costs the engine, and is named
-            raise LaunchError(
-                f"scheduler {self.scheduler.name!r} could not place it: {type(error).__name__}: {error}"
-            ) from error
+            await self._stand_in_line(wish)
+        finally:
+            if self._line.get(engine_id) is wish:
+                del self._line[engine_id]
+        if isinstance(wish.answer, Placement):
+            return attrs.evolve(wish.answer, python=python)
+        assert wish.answer is not None
+        raise wish.answer
+
+    async def _stand_in_line(self, wish: _Wish) -> None:
+        look_newer_than = trio.current_time()
+        while wish.answer is None:
+            changed = self._changed
+            await self._look(look_newer_than)
+            if wish.answer is None:
+                look_newer_than = trio.current_time()  # somebody else's look, meanwhile, will do
+                with trio.move_on_after(RETRY_SECONDS):
+                    await changed.wait()
+                    look_newer_than = trio.current_time()
+
+    def launched(self, engine_id: str, session: int, mark: str) -> None:
+        """The engine's processes are known by this session and this marker."""
+        self._sessions[session] = engine_id
+        self._marks[mark] = engine_id
+
+    async def keep_measured(self, engine_id: str) -> None:
+        """The engine is READY: measure it now and again, until cancelled. Others may start on its GPUs from now on."""
+        self._holdings.ready(engine_id, trio.current_time())
+        if not self._holdings.gpus_of(engine_id):
+            return
+        await self._look(trio.current_time())
+        while True:
+            await trio.sleep(MEASURE_SECONDS)
+            await self._look(trio.current_time() - MEASURE_SECONDS / 2)
 
     def release(self, engine_id: str) -> None:
         """The engine is gone; its GPUs are free."""
-        self._held.pop(engine_id, None)
+        self._sessions = {session: owner for session, owner in self._sessions.items() if owner != engine_id}
+        self._marks = {mark: owner for mark, owner in self._marks.items() if owner != engine_id}
+        if self._holdings.give_back(engine_id):
+            self._announce()
+
+    async def report(self) -> GpuReport:
+        """The GPUs as they are, with the engines that hold them and those whose processes use them."""
+        return self._holdings.shown_in(await self._read())
 
     async def memory_back(self, gpus: tuple[str, ...], pids: frozenset[int]) -> str:
         """Wait until no process of ``pids`` holds memory of ``gpus``; a note when that takes too long."""
+        report, unread = GpuReport(incomplete=True), True
         with trio.move_on_after(MEMORY_BACK_SECONDS):
-            while await self._holding(gpus, pids):
+            while True:
+                report = await self.read_gpus()
+                unread = report.incomplete and not set(gpus) <= {gpu.uuid for gpu in report.gpus}
+                if not unread and not _is_holding(report, gpus, pids):
+                    return ""
                 await trio.sleep(0.2)
-            return ""
+        if unread:
+            return f"whether its GPU memory is back can't be read: {report.reason}"
         return f"GPU memory was not back {MEMORY_BACK_SECONDS:g} s after the last process ended"
 
-    async def _holding(self, gpus: tuple[str, ...], pids: frozenset[int]) -> bool:
-        report = await trio.to_thread.run_sync(self.read_gpus)
-        return any(process.pid in pids for gpu in report.gpus if gpu.uuid in gpus for process in gpu.processes)
+    async def _look(self, newer_than: float) -> None:
+        """Read the GPUs, bring the books up to date and serve the line, unless that was begun after ``newer_than``."""
+        async with self._turn:
+            if self._served_at > newer_than:
+                return
+            began = trio.current_time()
+            report = await self._read()
+            needs = [(wish, await self._needs_of(wish, report)) for wish in list(self._line.values())]
+            # From here on there is no await: what one engine is given, the next is not.
+            for each in self._holdings.measure(report, began):
+                self.ledger.measured(each.spec, each.gpu, each.used, anew=each.anew)
+            report = self._holdings.shown_in(report)
+            for wish, needed in needs:
+                if self._line.get(wish.engine_id) is wish:
+                    self._serve(wish, needed, report)
+            self._served_at = began
+            await self.ledger.save()
 
-    def _reservations(self) -> Mapping[str, tuple[str, ...]]:
-        holders: dict[str, list[str]] = {}
-        for engine_id, gpus in self._held.items():
-            for uuid in gpus:
-                holders.setdefault(uuid, []).append(engine_id)
-        return {uuid: tuple(ids) for uuid, ids in holders.items()}
+    async def _needs_of(self, wish: _Wish, report: GpuReport) -> Mapping[str, int | None] | LaunchError:
+        try:
+            return await trio.to_thread.run_sync(needs_of, wish.spec, report.gpus, wish.estimate, self.ledger)
+        except LaunchError as error:
+            return error
+
+    def _serve(self, wish: _Wish, needs: Mapping[str, int | None] | LaunchError, report: GpuReport) -> None:
+        chosen: Placement | Wait | LaunchError
+        if isinstance(needs, LaunchError):
+            chosen = needs
+        else:
+            chosen = choose(self.scheduler, wish.spec, report, self._holdings, needs)
+            if isinstance(chosen, Placement) and chosen.gpus:
+                gpus = [gpu for gpu in report.gpus if gpu.uuid in chosen.gpus]
+                self._holdings.take(wish.engine_id, wish.spec, gpus, needs)
+        if isinstance(chosen, Wait):
+            wish.wait(chosen)
+            return
+        del self._line[wish.engine_id]
+        wish.answer = chosen
+        self._announce()
+
+    async def _read(self) -> GpuReport:
+        report = await self.read_gpus()
+        pids = {process.pid for gpu in report.gpus for process in gpu.processes}
+        whose = await trio.to_thread.run_sync(owners, pids, dict(self._sessions), dict(self._marks)) if pids else {}
+        gpus = tuple(
+            attrs.evolve(
+                gpu, processes=tuple(attrs.evolve(each, engine_id=whose.get(each.pid)) for each in gpu.processes)
+            )
+            for gpu in report.gpus
+        )
+        return attrs.evolve(report, gpus=gpus)
+
+    def _announce(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+def _is_holding(report: GpuReport, gpus: tuple[str, ...], pids: frozenset[int]) -> bool:
+    return any(process.pid in pids for gpu in report.gpus if gpu.uuid in gpus for process in gpu.processes)

@@ -209,7 +209,7 @@ class Supervisor:
     # What becomes of it
 
     async def wait_until_settled(self, engine_id: str) -> EngineInfo:
-        """Wait until it is READY, in ERROR (also one that a restart will follow) or STOPPED.
+        """Wait until it is READY, in ERROR (also one that a restart will follow), STOPPED, or refused GPUs for now.
 
         Raises :class:`NotFoundError` when it is forgotten meanwhile.
         """

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from stoker.contracts import EngineRuntime
 from stoker.errors import StokerError
-from stoker.model import EngineLoad, EngineSpec, EnvironmentSpec, LaunchPlan, Placement
+from stoker.model import EngineLoad, EngineSpec, EnvironmentSpec, Gpu, LaunchPlan, Placement
 
 # A method of a base class runs in each class derived from it, which Hypothesis would rather ask about. Explaining a
 # failure takes longer than finding it.
@@ -38,6 +38,7 @@ SUITE = settings(
     max_examples=50,
 )
 PORT, OTHER_PORT = 49321, 49322
+GPUS = tuple(Gpu(index=0, uuid="GPU-one", name="any", memory_total=gib * 2**30, memory_used=2**30) for gib in (8, 80))
 AWKWARD = ("--flag", "two words", "$(id); `id` | cat > x", "", "{}")
 
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
@@ -194,8 +195,9 @@ class RuntimeConformance:
     def test_memory_is_a_number_of_bytes_or_not_known(self) -> None:
         runtime = self.make_runtime()
         for spec in self.good_specs():
-            estimate = runtime.estimate_memory(spec)
-            assert estimate is None or (isinstance(estimate, int) and estimate >= 0), estimate
+            for gpu in GPUS:
+                estimate = runtime.estimate_memory(spec, gpu)
+                assert estimate is None or (type(estimate) is int and estimate >= 0), estimate
 
     @given(spec=any_specs)
     @SUITE
@@ -206,6 +208,7 @@ class RuntimeConformance:
         mistakes = list(runtime.check(spec))
         assert all(isinstance(mistake, str) and mistake.strip() for mistake in mistakes), mistakes
         runtime.paths(spec)
+        runtime.estimate_memory(spec, GPUS[0])
         said = "a plan"
         try:
             runtime.plan(spec, self.placement(), PORT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -62,7 +62,10 @@ class Control(Protocol):
         ...
 
     async def wait_until_settled(self, engine_id: str) -> EngineInfo:
-        """Return when the engine is READY, STOPPED or in ERROR. Raises NotFoundError if it is forgotten meanwhile."""
+        """Return when the engine is READY, STOPPED, in ERROR, or still STARTING because it waits for GPUs to be free.
+
+        Raises NotFoundError if it is forgotten meanwhile.
+        """
         ...
 
     async def wait_until_stopped(self, engine_id: str) -> EngineInfo | None:
@@ -94,6 +97,10 @@ class Operations(Protocol):
 
     async def gpus(self) -> GpuReport:
         """The GPUs of this machine."""
+        ...
+
+    def gpu_ledger(self) -> Sequence[object]:
+        """What engines were measured to use of GPUs: records."""
         ...
 
     def status(self) -> Mapping[str, Any]:

@@ -153,6 +153,8 @@ class EngineEndpoints:
             info = await self.control.wait_until_settled(engine_id)
         except NotFoundError:
             return error(409, f"engine {engine_id!r} was deleted before it was READY", code="engine_stopped")
+        if info.state is EngineState.STARTING:
+            return error(503, f"engine {engine_id!r} is not READY yet; it {info.reason}", code="engine_waits")
         if info.state is EngineState.ERROR:
             message = f"engine {engine_id!r} did not become READY: {info.last_error} ({info.reason})"
             return error(502, message, code="engine_failed")

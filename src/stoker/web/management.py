@@ -37,6 +37,7 @@ class ManagementEndpoints:
         """Add the endpoints to ``blueprint``, below its prefix."""
         blueprint.add_url_rule("/backends", view_func=self.backends, methods=["GET"])
         blueprint.add_url_rule("/gpu", view_func=self.gpu, methods=["GET"])
+        blueprint.add_url_rule("/gpu/ledger", view_func=self.gpu_ledger, methods=["GET"])
         blueprint.add_url_rule("/status", view_func=self.status, methods=["GET"])
         blueprint.add_url_rule("/events", view_func=self.events, methods=["GET"])
         blueprint.add_url_rule("/reload", view_func=self.reload, methods=["POST"])
@@ -48,6 +49,10 @@ class ManagementEndpoints:
     async def gpu(self) -> Response:
         """``GET /gpu``: the GPUs, or none and the reason."""
         return self.wire.answer(await self.operations.gpus())
+
+    async def gpu_ledger(self) -> Response:
+        """``GET /gpu/ledger``: what engines were measured to use of GPUs."""
+        return self.wire.listing(self.operations.gpu_ledger())
 
     async def status(self) -> Response:
         """``GET /status``: version, uptime, policy, queue and counts, and what the program adds to it."""

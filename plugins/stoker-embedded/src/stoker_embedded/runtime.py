@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stoker.errors import PermanentLaunchError
-from stoker.model import EngineLoad, EngineSpec, EnvironmentSpec, LaunchPlan, Placement, TokenProbe
+from stoker.model import EngineLoad, EngineSpec, EnvironmentSpec, Gpu, LaunchPlan, Placement, TokenProbe
 from stoker_embedded import models
 
 SERVE = "serve.py"
@@ -72,7 +72,7 @@ class Embedded:
         """What llama.cpp's server answers for this kind; with the embedding flag it does nothing else."""
         return models.PATHS.get(spec.kind, frozenset())
 
-    def estimate_memory(self, spec: EngineSpec) -> int | None:
+    def estimate_memory(self, spec: EngineSpec, gpu: Gpu) -> int | None:
         """None of a GPU's."""
         return 0
 

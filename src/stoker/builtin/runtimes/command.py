@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from stoker.builtin.runtimes import metrics, serving
 from stoker.builtin.runtimes.common import address, check_common, check_unwanted, engine_environment
 from stoker.errors import PermanentLaunchError
-from stoker.model import EngineLoad, EngineSpec, LaunchPlan, Placement
+from stoker.model import EngineLoad, EngineSpec, Gpu, LaunchPlan, Placement
 
 PLACEHOLDERS = ("port", "host", "model", "names", "gpus")
 PIECE = re.compile(r"\{\{|\}\}|\{[^{}]*\}|[{}]")
@@ -59,7 +59,7 @@ class Command:
         """What engines of this kind serve; the engine itself answers 404 for what it doesn't."""
         return serving.paths_of_any(spec.kind)
 
-    def estimate_memory(self, spec: EngineSpec) -> int | None:
+    def estimate_memory(self, spec: EngineSpec, gpu: Gpu) -> int | None:
         """Nobody can know."""
         return None
 

@@ -21,7 +21,7 @@ from stoker.builtin.runtimes.common import (
     values_of,
 )
 from stoker.errors import PermanentLaunchError
-from stoker.model import EngineLoad, EngineSpec, EnvironmentSpec, LaunchPlan, Placement
+from stoker.model import EngineLoad, EngineSpec, EnvironmentSpec, Gpu, LaunchPlan, Placement
 
 PATHS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -120,8 +120,8 @@ class LlamaCpp:
         """A llama-server with the embedding or reranking flag serves nothing else."""
         return PATHS.get(spec.kind, frozenset())
 
-    def estimate_memory(self, spec: EngineSpec) -> int | None:
-        """Not without reading the model file."""
+    def estimate_memory(self, spec: EngineSpec, gpu: Gpu) -> int | None:
+        """Not without reading the model's file, and knowing how much of it goes to the GPU."""
         return None
 
     def scrape(self, text: str) -> EngineLoad:

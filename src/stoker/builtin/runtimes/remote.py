@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 from stoker.builtin.runtimes import metrics, serving
 from stoker.builtin.runtimes.common import check_common, check_unwanted
 from stoker.errors import PermanentLaunchError
-from stoker.model import EngineLoad, EngineSpec, LaunchPlan, Placement
+from stoker.model import EngineLoad, EngineSpec, Gpu, LaunchPlan, Placement
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -47,7 +47,7 @@ class Remote:
         """What engines of this kind serve; the engine itself answers 404 for what it doesn't."""
         return serving.paths_of_any(spec.kind)
 
-    def estimate_memory(self, spec: EngineSpec) -> int | None:
+    def estimate_memory(self, spec: EngineSpec, gpu: Gpu) -> int | None:
         """None of ours."""
         return None
 

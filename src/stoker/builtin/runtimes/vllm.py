@@ -19,7 +19,7 @@ from stoker.builtin.runtimes.common import (
     values_of,
 )
 from stoker.errors import PermanentLaunchError
-from stoker.model import EngineLoad, EngineSpec, EnvironmentSpec, LaunchPlan, Placement
+from stoker.model import EngineLoad, EngineSpec, EnvironmentSpec, Gpu, LaunchPlan, Placement
 
 POOLING = frozenset({serving.POOLING}) | serving.TOKENS
 PATHS: Mapping[str, frozenset[str]] = MappingProxyType(
@@ -82,7 +82,7 @@ class Vllm:
         """vLLM serves either generation or pooling."""
         return PATHS.get(spec.kind, frozenset())
 
-    def estimate_memory(self, spec: EngineSpec) -> int | None:
+    def estimate_memory(self, spec: EngineSpec, gpu: Gpu) -> int | None:
         """Not from the name of a model."""
         return None
 
