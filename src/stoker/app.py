@@ -308,6 +308,7 @@ class Program:
             "parser": native.parser,
             "body_reader": native.reader,
             "plugins": list(self.registry.plugins),
+            "plugins_left_out": dict(self.registry.left_out),
             "pid": os.getpid(),
             "home": str(self.home.path),
         }

@@ -22,6 +22,9 @@ from stoker.model import (
     RouteRequest,
 )
 
+NEEDS = frozenset({"headers", "body"})
+"""What a :class:`RoutingPolicy` may need of a request. What they are is said at :class:`stoker.model.RouteRequest`."""
+
 
 @runtime_checkable
 class EngineRuntime(Protocol):

@@ -15,7 +15,7 @@ from stoker.core.reload import Difference
 from stoker.errors import ConfigError, ConflictError
 from stoker.model import EngineSpec, EngineState
 from stoker.operations import Operations
-from stoker.plugins import build_plugin_manager, build_registry
+from stoker.plugins import build_registry, builtin
 from stoker.supervise.supervisor import Supervisor
 from stoker.testing.engines import fake_engine_env, fake_engine_spec
 
@@ -23,7 +23,7 @@ from ..supervise.conftest import OpenSupervisor, home, no_gpus, open_supervisor
 
 __all__ = ["home", "open_supervisor"]
 
-REGISTRY = build_registry(build_plugin_manager(load_entry_points=False))
+REGISTRY = build_registry(builtin())
 
 
 def engine(label: str, model: str = "fake", **fields: object) -> str:

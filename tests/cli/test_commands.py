@@ -159,8 +159,8 @@ def test_the_schema_is_json(here: Call) -> None:
 
 def test_plugins_and_runtimes_are_listed(here: Call) -> None:
     plugins = {plugin["name"]: plugin for plugin in here("plugin", "list", "--json").json}
-    assert "command" in plugins["builtin.runtimes"]["runtimes"]
-    assert re.search(r"^PLUGIN +RUNTIMES", here("plugin", "list").out)
+    assert "command" in plugins["builtin.runtimes"]["provides"]["runtimes"]
+    assert re.search(r"^PLUGIN +FROM +PROVIDES", here("plugin", "list").out)
     runtimes = {runtime["name"]: runtime for runtime in here("runtime", "list", "--json").json}
     assert runtimes["command"]["environment"] == "not needed"
     assert runtimes["vllm"]["environment"] == "missing"

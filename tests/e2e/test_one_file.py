@@ -46,8 +46,9 @@ print("imported", len([name for name in sys.modules if name.startswith("stoker."
 LIST_PLUGINS = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from stoker.plugins import build_plugin_manager, build_registry
-registry = build_registry(build_plugin_manager())
+from stoker.plugins import build_registry, builtin, installed
+from itertools import chain
+registry = build_registry(chain(builtin(), installed()))
 print(registry.runtime("embedded").name, registry.plugins)
 """
 

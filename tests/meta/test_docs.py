@@ -18,7 +18,7 @@ from stoker.contracts import RoutingPolicy
 from stoker.core.states import TRANSITIONS, mermaid
 from stoker.gateway.paths import EXACT
 from stoker.model import EngineInfo
-from stoker.plugins import build_plugin_manager, build_registry
+from stoker.plugins import Source, build_registry, builtin
 from stoker.settings import GatewaySettings
 from stoker.web.app import create_app
 
@@ -85,10 +85,8 @@ def test_the_example_plugin_works() -> None:
     [source] = blocks(ROOT / "docs" / "reference" / "hooks.md", "python")
     plugin: Any = ModuleType("stoker_first_one")
     exec(source, vars(plugin))
-    manager = build_plugin_manager(load_entry_points=False)
-    manager.register(plugin, name="first-one")
-    manager.check_pending()
-    assert isinstance(build_registry(manager).policy("first-one"), RoutingPolicy)
+    found = Source("first-one", "the page", "stoker_first_one", lambda: plugin)
+    assert isinstance(build_registry([*builtin(), found]).policy("first-one"), RoutingPolicy)
 
 
 def test_every_toml_example_of_a_configuration_is_one() -> None:

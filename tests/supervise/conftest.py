@@ -17,7 +17,7 @@ from stoker.builtin.policies import LeastLoad
 from stoker.gateway.routing import RoutingTable
 from stoker.home import Home
 from stoker.model import EngineInfo, EngineSpec, GpuReport
-from stoker.plugins import build_plugin_manager, build_registry
+from stoker.plugins import build_registry, builtin
 from stoker.supervise import probe, proctable
 from stoker.supervise.crew import Crew
 from stoker.supervise.placing import Placer
@@ -53,7 +53,7 @@ def open_supervisor(home: Home) -> OpenSupervisor:
 
 @asynccontextmanager
 async def _open(home: Home) -> AsyncIterator[Supervisor]:
-    registry = build_registry(build_plugin_manager(load_entry_points=False))
+    registry = build_registry(builtin())
     table = RoutingTable(LeastLoad(), LeastLoad(), clock=trio.current_time)
     with trio.fail_after(HANG_GUARD_SECONDS):
         async with probe.make_client() as client, trio.open_nursery() as nursery:

@@ -19,6 +19,7 @@ from stoker.supervise import proctable
 from stoker.supervise.logs import open_for_append, tail
 
 LAST_LINES = 20
+KEPT = ("--listen", "--plugin-path")
 
 
 def launch(home: Home, arguments: Sequence[str], folder: Path | None = None) -> RunningGateway:
@@ -125,8 +126,8 @@ def arguments_of(running: RunningGateway) -> list[str]:
     if running.config is not None:
         arguments += ["--config", running.config]
     for index, word in enumerate(given):
-        if word == "--listen" and given[index + 1 :]:
-            arguments += ["--listen", given[index + 1]]
-        elif word.startswith("--listen="):
+        if word in KEPT and given[index + 1 :]:
+            arguments += [word, given[index + 1]]
+        elif word == "--strict" or word.startswith(tuple(f"{flag}=" for flag in KEPT)):
             arguments.append(word)
     return arguments

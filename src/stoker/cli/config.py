@@ -5,18 +5,19 @@ from __future__ import annotations
 import tomllib
 
 from stoker import config as configuration
-from stoker.cli.configured import find_settings, load_registry, require_fit
-from stoker.cli.options import AsJson, ConfigFile
+from stoker.cli.configured import find_settings, require_fit
+from stoker.cli.options import AsJson, ConfigFile, PluginPath, Strict
 from stoker.cli.output import print_json
+from stoker.cli.plugins import load_plugins
 from stoker.errors import StokerError
 
 
-def check(*, config: ConfigFile = None) -> None:
+def check(*, config: ConfigFile = None, plugin_path: PluginPath = (), strict: Strict = False) -> None:
     """Name every mistake in stoker.toml, each with its path; change nothing."""
     path, settings = find_settings(config)
     if path is None:
         raise StokerError("there is no stoker.toml in this folder; name one with -c")
-    require_fit(settings, load_registry(), str(path))
+    require_fit(settings, load_plugins(plugin_path, strict=strict), str(path))
     count = sum(spec.replicas for spec in settings.engines)
     print(f"{path}: OK, {count} engine{'' if count == 1 else 's'}")
 

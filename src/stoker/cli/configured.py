@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stoker import config
 from stoker.errors import ConfigError
-from stoker.plugins import Registry, build_plugin_manager, build_registry
+from stoker.plugins import Registry
 from stoker.settings import Settings
 
 DEFAULT_FILE = "stoker.toml"
@@ -25,11 +25,6 @@ def find_settings(named: Path | None, listen: str | None = None) -> tuple[Path |
         settings = config.load(path)
         found = path.absolute()
     return found, settings if listen is None else config.with_listen(settings, listen)
-
-
-def load_registry() -> Registry:
-    """Everything the plugins provide. Raises PluginError."""
-    return build_registry(build_plugin_manager())
 
 
 def require_fit(settings: Settings, registry: Registry, source: str) -> None:

@@ -9,10 +9,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from stoker import config
-from stoker.cli.configured import load_registry
 from stoker.cli.finding import read_gateway
 from stoker.cli.invocation import program
-from stoker.cli.options import ListenAt
+from stoker.cli.options import ListenAt, PluginPath, Strict
+from stoker.cli.plugins import load_plugins
 from stoker.cli.runtime import make_sure
 from stoker.cli.up import log_to_stderr
 from stoker.config.listen import parse_listen
@@ -36,6 +36,8 @@ INTERRUPTED = 130
 def demo(
     *,
     listen: ListenAt = None,
+    plugin_path: PluginPath = (),
+    strict: Strict = False,
     exit_after: Annotated[bool, Parameter("--exit", help="End after the answer, instead of at Ctrl-C.")] = False,
 ) -> int:
     """Install what is missing, run a chat and an embedding engine, and let the first answer a question."""
@@ -53,7 +55,7 @@ def demo(
 
     # Who can't have the port should learn it before anything is installed.
     app.listen_on(parse_listen(settings.gateway.listen)).close()
-    registry = load_registry()
+    registry = load_plugins(plugin_path, strict=strict)
     make_sure(home, registry, RUNTIME)
     log_to_stderr(logging.ERROR)
     question = Question(home, [spec.all_names[-1] for spec in settings.engines], stay=not exit_after)

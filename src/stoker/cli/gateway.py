@@ -13,7 +13,7 @@ from stoker.cli.background import arguments_of, folder_of, launch, leave
 from stoker.cli.configured import find_settings
 from stoker.cli.finding import RunningGateway, not_running, read_gateway
 from stoker.cli.invocation import program
-from stoker.cli.options import AsJson, ConfigFile, Follow, ListenAt, Tail
+from stoker.cli.options import AsJson, ConfigFile, Follow, ListenAt, PluginPath, Strict, Tail
 from stoker.cli.output import ago, print_json, print_record
 from stoker.errors import StokerError
 from stoker.home import Home
@@ -21,7 +21,9 @@ from stoker.home import Home
 Now = Annotated[bool, Parameter("--now", help="Don't wait for requests that are under way.")]
 
 
-def start(*, config: ConfigFile = None, listen: ListenAt = None) -> None:
+def start(
+    *, config: ConfigFile = None, listen: ListenAt = None, plugin_path: PluginPath = (), strict: Strict = False
+) -> None:
     """Start the gateway in the background and wait until it answers. One that runs already is left alone."""
     home = _home()
     if running := read_gateway(home):
@@ -35,6 +37,9 @@ def start(*, config: ConfigFile = None, listen: ListenAt = None) -> None:
         arguments += ["--config", str(path)]
     if listen is not None:
         arguments += ["--listen", listen]
+    arguments += [word for place in plugin_path for word in ("--plugin-path", str(place.absolute()))]
+    if strict:
+        arguments.append("--strict")
     try:
         running = launch(home, arguments)
     except StokerError:

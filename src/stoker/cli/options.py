@@ -12,6 +12,14 @@ ConfigFile = Annotated[
     Path | None, Parameter(("--config", "-c"), help="The configuration; without it ./stoker.toml, if there is one.")
 ]
 ListenAt = Annotated[str | None, Parameter("--listen", help="host:port to listen on; port 0 takes any free one.")]
+PluginPath = Annotated[
+    tuple[Path, ...],
+    Parameter(
+        "--plugin-path",
+        help="Where more plugins are: a folder, a module or a wheel. May be repeated; STOKER_PLUGIN_PATH is the same.",
+    ),
+]
+Strict = Annotated[bool, Parameter("--strict", help="Fail where a plugin is broken, instead of leaving it out.")]
 EngineId = Annotated[str, Parameter(help="The id of the engine, as `engine list` shows it.")]
 Tail = Annotated[int, Parameter(("--tail", "-n"), help="How many of the last lines to show (200).")]
 Follow = Annotated[bool, Parameter(("--follow", "-f"), help="Go on with what is added, until Ctrl-C.")]

@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+from typing import Any
 
-import pluggy
-
-from stoker.cli.options import AsJson
+from stoker.cli.options import AsJson, PluginPath, Strict
 from stoker.cli.output import print_json, print_table
-from stoker.plugins import build_plugin_manager, build_registry
-
-HOOKS: Mapping[str, str] = MappingProxyType(
-    {
-        "runtimes": "stoker_register_runtimes",
-        "policies": "stoker_register_policies",
-        "schedulers": "stoker_register_schedulers",
-    }
-)
+from stoker.cli.plugins import load_plugins
+from stoker.plugins import PluginRecord
 
 
-def listing(*, as_json: AsJson = False) -> None:
-    """List the plugins and what they provide."""
-    manager = build_plugin_manager()
-    build_registry(manager)  # a plugin that is broken is named here too
-    plugins = [
-        {"name": name, **{kind: _provided(manager, hook, name) for kind, hook in HOOKS.items()}}
-        for name, _ in manager.list_name_plugin()
-    ]
+def listing(*, plugin_path: PluginPath = (), strict: Strict = False, as_json: AsJson = False) -> None:
+    """List the plugins: where each came from, what it provides, and why it was left out if it was."""
+    records = load_plugins(plugin_path, strict=strict).records
     if as_json:
-        print_json(plugins)
-    else:
-        headings = ("PLUGIN", *(kind.upper() for kind in HOOKS))
-        print_table(headings, [tuple(each.values()) for each in plugins], empty="there are no plugins")
+        print_json([_described(record) for record in records])
+        return
+    rows = [(record.name, record.origin, _provided(record)) for record in records]
+    print_table(("PLUGIN", "FROM", "PROVIDES"), rows, empty="there are no plugins", prose=True)
 
 
-def _provided(manager: pluggy.PluginManager, hook: str, plugin: str) -> list[str]:
-    implementations = getattr(manager.hook, hook).get_hookimpls()
-    return [thing.name for each in implementations if each.plugin_name == plugin for thing in each.function()]
+def _described(record: PluginRecord) -> dict[str, Any]:
+    provides = {kind: list(names) for kind, names in record.provides.items()}
+    return {"name": record.name, "from": record.origin, "provides": provides, "problem": record.problem}
+
+
+def _provided(record: PluginRecord) -> str:
+    if record.problem is not None:
+        return f"left out: {record.problem}"
+    return "; ".join(f"{kind} {', '.join(names)}" for kind, names in record.provides.items() if names)

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from stoker import environments
-from stoker.cli.configured import load_registry
 from stoker.cli.installing import Display
-from stoker.cli.options import AsJson
+from stoker.cli.options import AsJson, PluginPath
 from stoker.cli.output import print_json, print_table, size
+from stoker.cli.plugins import load_plugins
 from stoker.environments import EnvironmentState, Installed
 from stoker.errors import StokerError
 from stoker.home import Home
@@ -22,9 +22,9 @@ from stoker.plugins import Registry
 Name = Annotated[str, Parameter(help="The runtime, as `runtime list` shows it.")]
 
 
-def listing(*, as_json: AsJson = False) -> None:
+def listing(*, plugin_path: PluginPath = (), as_json: AsJson = False) -> None:
     """List the runtimes and their environments."""
-    registry = load_registry()
+    registry = load_plugins(plugin_path)
     states = environments.listing(_home(), _specs(registry))
     known = {state.name: state for state in states}
     rows = [_described(name, known.get(name)) for name in registry.runtimes]
@@ -36,9 +36,9 @@ def listing(*, as_json: AsJson = False) -> None:
     print_table(columns, table, empty="there are no runtimes", prose=True)
 
 
-def install(name: Name, /) -> None:
+def install(name: Name, /, *, plugin_path: PluginPath = ()) -> None:
     """Install a runtime's environment, or complete one."""
-    installed = make_sure(_home(), load_registry(), name)
+    installed = make_sure(_home(), load_plugins(plugin_path), name)
     print(f"{name} is installed: {installed.python}")
 
 

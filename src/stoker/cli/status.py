@@ -27,6 +27,7 @@ def status(*, as_json: AsJson = False) -> None:
         "policy": about["policy"],
         "lanes": f"{', '.join(about['lanes'])}; {_means(about)}",
         "requests": f"{queue['in_flight']} with engines, {queue['waiting']} waiting",
+        "plugins left out": ", ".join(about.get("plugins_left_out", ())) or None,
         "shutting down": about["shutting_down"] or None,
     }
     print_record(record)

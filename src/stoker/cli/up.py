@@ -7,17 +7,20 @@ import os
 from collections import Counter
 
 from stoker import __version__
-from stoker.cli.configured import find_settings, load_registry, require_fit
+from stoker.cli.configured import find_settings, require_fit
 from stoker.cli.invocation import program
-from stoker.cli.options import ConfigFile, ListenAt
+from stoker.cli.options import ConfigFile, ListenAt, PluginPath, Strict
+from stoker.cli.plugins import load_plugins
 from stoker.home import Home
 from stoker.settings import Settings
 
 
-def up(*, config: ConfigFile = None, listen: ListenAt = None) -> int:
+def up(
+    *, config: ConfigFile = None, listen: ListenAt = None, plugin_path: PluginPath = (), strict: Strict = False
+) -> int:
     """Run the gateway and the engines of stoker.toml in the foreground, until Ctrl-C. A second one hurries."""
     path, settings = find_settings(config, listen)
-    registry = load_registry()
+    registry = load_plugins(plugin_path, strict=strict)
     require_fit(settings, registry, str(path or "the defaults"))
     log_to_stderr(logging.INFO)
     from stoker.app import run

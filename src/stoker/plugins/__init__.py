@@ -1,0 +1,19 @@
+"""Finds plugins, checks them, and collects what they provide. The only part besides ``app`` that sees the built-ins."""
+
+from stoker.plugins.finding import Source, beside, installed, places, untrusted
+from stoker.plugins.loading import BUILTINS, build_registry, builtin
+from stoker.plugins.registry import Implementation, PluginRecord, Registry
+
+__all__ = [
+    "BUILTINS",
+    "Implementation",
+    "PluginRecord",
+    "Registry",
+    "Source",
+    "beside",
+    "build_registry",
+    "builtin",
+    "installed",
+    "places",
+    "untrusted",
+]
