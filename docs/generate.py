@@ -89,8 +89,8 @@ python = "/opt/vllm/bin/python"
 
 Values are taken as they are written: `"8"` is not `8`, `true` is not `1`. Durations are seconds, with a fraction if you
 like. Paths that begin with `./`, `../` or `~/`, and relative `python` and `cwd`, start at the folder of the file. One
-name can't mean two models; two `[[engine]]` tables with the same `model` are replicas of it. Two engines can't have the
-same `label` or `port`.
+name can't mean two models; two `[[engine]]` tables with the same `model` are replicas of it, and can't name two
+policies. Two engines can't have the same `label` or `port`.
 
 ## The top of the file
 
@@ -114,6 +114,20 @@ tunnel, or a reverse proxy that checks who asks, and name it in `allowed_hosts`.
 ## `[runtime.NAME]`
 
 {runtime}
+
+## `[policy.NAME]`
+
+What may stand there is the policy's own affair: its page, or its plugin's, says it, and `stoker config check` tells
+what it has against it. All models that go by a policy share it and its options.
+
+A reload takes up another `policy` of an engine for the requests that come after it, and restarts nothing; options count
+from the next start on.
+
+A policy that raises, or chooses an engine that it was not offered, costs no answer: `least-load` chooses then. It is
+named in the log once, and counted in [`stoker_policy_failures_total`](metrics.md). One that takes more than 5 ms three
+times holds up everybody, and is taken out of service: its models go by `least-load` until Stoker is started again,
+and `stoker status` says so. Accidents of a busy machine are no reason: after the first slow call only those count in
+which the policy computed or waited itself, and a hundred quick calls in a row make a clean slate.
 
 ## The same over HTTP
 

@@ -24,9 +24,10 @@ import trio
 from stoker import __version__, accelerators, config, environments
 from stoker.accelerators import Accelerators
 from stoker.config import Listen, parse_listen
-from stoker.errors import StokerError
+from stoker.errors import ConfigError, StokerError
 from stoker.gateway.measures import Measures
 from stoker.gateway.plane import DataPlane
+from stoker.gateway.policies import Policies
 from stoker.gateway.routing import RoutingTable
 from stoker.gpu.inventory import Inventory
 from stoker.gpu.ledger import Ledger
@@ -48,6 +49,7 @@ from stoker.web.token import AdminToken, load_or_make_token
 log = logging.getLogger("stoker.app")
 
 MOST_DESCRIPTORS = 65536
+FALLBACK = "least-load"  # the policy where others fail
 
 Companion = Callable[[str], Awaitable[int | None]]
 """Runs beside the gateway once it serves, given its URL; an int it returns ends the program with that exit code."""
@@ -182,11 +184,7 @@ class Program:
         ledger = Ledger(self.home.gpu_ledger)
         await trio.to_thread.run_sync(ledger.load)
         gateway = self.settings.gateway
-        table = RoutingTable(
-            self.registry.policy(gateway.policy),
-            self.registry.policy("least-load"),
-            clock=trio.lowlevel.current_clock().current_time,
-        )
+        table = RoutingTable(self._make_policies(), clock=trio.lowlevel.current_clock().current_time)
         native = await trio.to_thread.run_sync(accelerators.load, os.environ)
         client = await trio.to_thread.run_sync(probe.make_client)
         async with client, trio.open_nursery() as engines:
@@ -223,6 +221,14 @@ class Program:
             engines.cancel_scope.cancel()
         return self.exit_code
 
+    def _make_policies(self) -> Policies:
+        policies, mistakes = config.configured(self.settings.policies, self.registry.policies)
+        if mistakes:
+            raise ConfigError(str(self.config_path or "the configuration"), mistakes)
+        plugins = {name: owner for (what, name), owner in self.registry.owners.items() if what == "policy"}
+        default = self.registry.policy(self.settings.gateway.policy).name
+        return Policies(policies[default], policies[FALLBACK], policies, plugins)
+
     def _make_placer(self, ledger: Ledger) -> Placer:
         # As for every program that computes on GPUs, the environment may leave us only some of them.
         inventory = Inventory(partial(read_gpus, os.environ.get("CUDA_VISIBLE_DEVICES")))
@@ -255,7 +261,7 @@ class Program:
             table=table,
             measures=measures,
             settings=self.settings.gateway,
-            read_spec=config.spec_from_json,
+            read_spec=partial(config.spec_from_json, policies=self.registry.policies),
             started_at=time.time(),
         )
 

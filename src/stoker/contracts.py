@@ -6,8 +6,8 @@ sleeping, no locks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, Self, runtime_checkable
 
 from stoker.model import (
     Candidate,
@@ -89,6 +89,18 @@ class RoutingPolicy(Protocol):
 
     def closed(self, request: RouteRequest, candidate: Candidate) -> None:
         """That lease was closed. Called exactly once for each ``opened``."""
+        ...
+
+
+@runtime_checkable
+class Configurable(Protocol):
+    """What a policy may have besides: options, from its table ``[policy.NAME]`` of the configuration."""
+
+    def configured(self, options: Mapping[str, Any]) -> Self:
+        """A new policy with these options; those not given keep their defaults.
+
+        Raises ValueError that names the option and says what it may be. Called at start-up and by ``config check``.
+        """
         ...
 
 

@@ -41,7 +41,7 @@ class EngineSpec:
 
     ``model`` is what the engine loads (a name, a path or a URL's model name); ``names`` are what clients may call it
     besides. ``args`` go to the engine as argv, never through a shell. ``gpus`` is a count; a scheduler chooses which.
-    All durations are seconds.
+    ``policy`` chooses among the engines of the model (None: the gateway's own policy). All durations are seconds.
     """
 
     model: str
@@ -59,6 +59,7 @@ class EngineSpec:
     url: str | None = None
     api_key_env: str | None = None
     max_concurrency: int | None = None
+    policy: str | None = None
     required_memory_bytes: int | None = None
     tensor_parallel_size: int | None = None
     pipeline_parallel_size: int | None = None
@@ -163,7 +164,8 @@ class Backend:
 
     ``accepting`` is true for a READY engine. ``expected`` is true for one that may soon be: starting, or due to be
     restarted; requests wait for it. ``renames`` maps names that the engine does not know to the one that it knows.
-    ``api_key`` is sent to the engine and never shown.
+    ``policy`` is what the engine's spec says of how to choose among the engines of the model. ``api_key`` is sent to
+    the engine and never shown.
     """
 
     engine_id: str
@@ -176,6 +178,7 @@ class Backend:
     paths: frozenset[str]
     max_concurrency: int | None = None
     renames: Mapping[str, str] = NOTHING
+    policy: str | None = None
     api_key: str | None = attrs.field(default=None, repr=False)
     accepting: bool = False
     expected: bool = False
@@ -346,3 +349,4 @@ class EngineInfo:
     last_error: str | None
     last_exit: str | None
     metadata: Mapping[str, Any]
+    policy: str | None = None

@@ -114,7 +114,10 @@ def _changed_settings(before: Settings, after: Settings) -> tuple[str, ...]:
     paths = [f"gateway.{name}" for name in _differing(before.gateway, after.gateway) if name != "listen"]
     names = sorted({*before.runtimes, *after.runtimes})
     paths += [f"runtime.{name}" for name in names if before.runtimes.get(name) != after.runtimes.get(name)]
-    return (*paths, *(name for name in _differing(before, after) if name not in ("gateway", "engines", "runtimes")))
+    names = sorted({*before.policies, *after.policies})
+    paths += [f"policy.{name}" for name in names if before.policies.get(name) != after.policies.get(name)]
+    tables = ("gateway", "engines", "runtimes", "policies")
+    return (*paths, *(name for name in _differing(before, after) if name not in tables))
 
 
 def _differing(before: attrs.AttrsInstance, after: attrs.AttrsInstance) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -40,10 +41,11 @@ class RuntimeSettings:
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """A whole configuration."""
+    """A whole configuration. ``policies`` are the ``[policy.NAME]`` tables: options, as the policies want them."""
 
     gateway: GatewaySettings = attrs.field(factory=GatewaySettings)
     engines: tuple[EngineSpec, ...] = ()
     runtimes: Mapping[str, RuntimeSettings] = NOTHING
+    policies: Mapping[str, Mapping[str, Any]] = NOTHING
     scheduler: str = "pack"
     log_max_bytes: int = 64 * MIB

@@ -13,6 +13,7 @@ import trio
 from stoker import config
 from stoker.core.reload import Difference
 from stoker.errors import ConfigError, ConflictError
+from stoker.gateway.routing import RoutingTable
 from stoker.model import EngineSpec, EngineState
 from stoker.operations import Operations
 from stoker.plugins import build_registry, builtin
@@ -182,3 +183,21 @@ async def test_a_reload_says_what_only_a_new_start_takes_up(open_supervisor: Ope
         )
         file.write(engine("a"))
         assert await operations.reload() == Difference(unchanged=("a",))
+
+
+async def test_another_policy_for_a_model_needs_no_restart(open_supervisor: OpenSupervisor, tmp_path: Path) -> None:
+    file = File(tmp_path / "stoker.toml")
+    file.write(engine("a"), engine("b"))
+    async with open_supervisor() as supervisor, started(supervisor, file) as operations:
+        pids = {info.engine_id: info.pid for info in supervisor.infos()}
+        file.write(engine("a", policy="random"), engine("b", policy="random"))
+        assert await operations.reload() == Difference(updated=("a", "b"))
+        table = supervisor.traffic
+        assert isinstance(table, RoutingTable)
+        assert {backend.policy for backend in table.models()} == {"random"}
+        assert {info.engine_id: info.pid for info in supervisor.infos()} == pids
+        file.write(engine("a", policy="random"), engine("b", policy="rondom"))
+        with pytest.raises(ConfigError, match=r"engine\[1\]\.policy: 'rondom' is not 'random'"):
+            await operations.reload()
+        file.write("[policy.round-robin]", engine("a"), engine("b"))
+        assert await operations.reload() == Difference(updated=("a", "b"), at_next_start=("policy.round-robin",))

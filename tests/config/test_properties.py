@@ -40,6 +40,7 @@ DOCUMENTS = st.fixed_dictionaries(
         "gateway": TABLES | VALUES,
         "engine": ENGINES | VALUES,
         "runtime": st.dictionaries(TEXTS, TABLES | VALUES, max_size=2) | VALUES,
+        "policy": st.dictionaries(TEXTS, TABLES | VALUES, max_size=2) | VALUES,
         "scheduler": VALUES,
         "log_max_bytes": VALUES,
         "sheduler": VALUES,
@@ -104,7 +105,7 @@ def test_every_field_has_a_rule_and_stands_in_the_schema() -> None:
         RuntimeSettings: written["$defs"]["runtime"]["properties"],
         EngineSpec: written["$defs"]["engine"]["properties"],
     }
-    in_file = {"engines": "engine", "runtimes": "runtime"}
+    in_file = {"engines": "engine", "runtimes": "runtime", "policies": "policy"}
     for cls, properties in tables.items():
         names = [field.name for field in attrs.fields(cls)]
         assert set(RULES[cls]) == set(names)

@@ -256,6 +256,25 @@ def test_one_name_for_two_models_is_a_mistake_and_replicas_are_not() -> None:
     }
 
 
+def test_one_model_has_one_policy() -> None:
+    both = parse(engine('policy = "a"') + engine("") + engine('policy = "a"'), "x").engines
+    assert [spec.policy for spec in both] == ["a", None, "a"]
+    assert mistakes_of(engine('policy = "a"') + engine("") + engine('policy = "b"')) == {
+        "engine[2].policy": "'b' is not 'a', by which engine[0] says that 'm' goes; one model has one policy"
+    }
+
+
+def test_the_options_of_policies_are_read_as_they_are() -> None:
+    read = parse('[policy.a]\nweight = 2\nof = {x = ["y"]}\n[policy."b c"]', "x").policies
+    assert read == {"a": {"weight": 2, "of": {"x": ["y"]}}, "b c": {}}
+    assert mistakes_of("policy = 1") == {"policy": "must be [policy.NAME] tables, not the number 1"}
+    found = mistakes_of("[policy]\na = 1\n[policy.b]\nwhen = 2024-01-01\n")
+    assert found == {
+        "policy.a": "must be a table, not the number 1",
+        "policy.b.when": "must be something JSON knows, not a date or time",
+    }
+
+
 def test_labels_and_ports_must_differ() -> None:
     found = mistakes_of(engine('label = "One"\nport = 9001') + engine('label = "one"\nport = 9001'))
     assert set(found) == {"engine[1].label", "engine[1].port"}

@@ -97,3 +97,10 @@ def test_half_a_surrogate_pair_is_refused() -> None:
 def test_a_relative_folder_over_http_is_refused() -> None:
     assert "absolute" in mistakes_of({"model": "m", "cwd": "here"})["cwd"]
     assert spec_from_json({"model": "m", "cwd": "/srv"}, "request").cwd == "/srv"
+
+
+def test_a_policy_has_to_be_one_of_those_there_are() -> None:
+    assert spec_from_json({"model": "m", "policy": "new"}, "request").policy == "new"
+    assert spec_from_json({"model": "m", "policy": "a"}, "request", policies=["a"]).policy == "a"
+    with pytest.raises(ConfigError, match=r"policy: there is no policy 'new'; there are: a, b"):
+        spec_from_json({"model": "m", "policy": "new"}, "request", policies=["a", "b"])

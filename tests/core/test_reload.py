@@ -38,6 +38,7 @@ OTHER: dict[str, Any] = {
     "url": "http://other",
     "api_key_env": "OTHER",
     "max_concurrency": 1,
+    "policy": "other",
     "required_memory_bytes": 1,
     "tensor_parallel_size": 2,
     "pipeline_parallel_size": 2,
@@ -56,7 +57,7 @@ OTHER: dict[str, Any] = {
     "healthy_seconds": 1.0,
 }
 WATCHING = {name for name in OTHER if name.split("_")[0] in {"startup", "drain", "stop", "stall", "probe", "restart"}}
-HARMLESS = WATCHING | {"healthy_seconds", "label", "max_concurrency", "metadata"}
+HARMLESS = WATCHING | {"healthy_seconds", "label", "max_concurrency", "metadata", "policy"}
 
 
 def test_an_engine_is_started_stopped_restarted_updated_or_left_alone() -> None:

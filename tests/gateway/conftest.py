@@ -6,7 +6,7 @@ import enum
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import attrs
@@ -20,6 +20,7 @@ from stoker.builtin.policies import LeastLoad
 from stoker.contracts import RoutingPolicy
 from stoker.gateway.heading import ExpressHead, Guard, HeadReader
 from stoker.gateway.plane import DataPlane
+from stoker.gateway.policies import Policies
 from stoker.gateway.routing import RoutingTable
 from stoker.model import Backend
 from stoker.settings import GatewaySettings
@@ -166,6 +167,7 @@ async def running(
     settings: GatewaySettings | None = None,
     *,
     policy: RoutingPolicy | None = None,
+    policies: Mapping[str, RoutingPolicy] | None = None,
     guard: Guard | None = None,
     drain_seconds: float = 5.0,
     ssl_context: ssl.SSLContext | None = None,
@@ -176,7 +178,7 @@ async def running(
     ``lane`` is the one that requests take that suit the express lane; others take theirs.
     """
     settings = settings or GatewaySettings()
-    table = RoutingTable(policy or LeastLoad(), LeastLoad(), trio.current_time)
+    table = RoutingTable(Policies(policy or LeastLoad(), LeastLoad(), policies or {}), trio.current_time)
     reports: list[tuple[str, int, str]] = []
     sock = socket.create_server(("127.0.0.1", 0))
     port = sock.getsockname()[1]

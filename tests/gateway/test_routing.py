@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from stoker.builtin.policies import LeastLoad
 from stoker.gateway.admission import WaitingRoom
 from stoker.gateway.answers import Answer
+from stoker.gateway.policies import Policies
 from stoker.gateway.routing import Lease, Prospect, RoutingTable, Ticket
 from stoker.model import Activity, Backend, Candidate, RouteRequest
 from stoker.settings import GatewaySettings
@@ -44,7 +45,7 @@ def ticket(model: str = "m", path: str = CHAT) -> Ticket:
 
 
 def table_of(*backends: Backend) -> RoutingTable:
-    table = RoutingTable(LeastLoad(), LeastLoad(), lambda: 0.0)
+    table = RoutingTable(Policies(LeastLoad(), LeastLoad()), lambda: 0.0)
     table.update(backends)
     return table
 
@@ -123,30 +124,33 @@ def test_idle_is_told_once_when_the_last_lease_is_closed() -> None:
 @pytest.mark.parametrize("mood", ["raises", "makes one up", "forgets to", "raises at opened", "raises at closed"])
 def test_a_policy_that_fails_fails_alone(mood: str, caplog: pytest.LogCaptureFixture) -> None:
     policy = MoodyPolicy(mood)
-    table = RoutingTable(policy, LeastLoad(), lambda: 0.0)
+    table = RoutingTable(Policies(policy, LeastLoad(), plugins={"moody": "moods"}), lambda: 0.0)
     table.update([backend("one"), backend("two")])
     for _ in range(3):
         lease = table.open(ticket())
         assert lease is not None
         lease.close()
-    assert table.counters.policy_fallbacks == 3
+    [used] = table.policies.used()
+    failures = {"raised": 0, "not_a_candidate": 0, "slow": 0}
+    reason = "not_a_candidate" if mood in ("makes one up", "forgets to") else "raised"
+    assert attrs.asdict(used.failures) == {**failures, reason: 3}
     complaints = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert len(complaints) == 1
-    assert "'moody'" in complaints[0]
+    assert "'moody' of the plugin 'moods'" in complaints[0]
     assert policy.open == []
 
 
 def test_even_without_any_policy_the_least_busy_engine_answers() -> None:
-    table = RoutingTable(MoodyPolicy("raises"), MoodyPolicy("raises"), lambda: 0.0)
+    table = RoutingTable(Policies(MoodyPolicy("raises"), MoodyPolicy("raises")), lambda: 0.0)
     table.update([backend("one"), backend("two")])
     leases = [table.open(ticket()), table.open(ticket())]
     assert [lease.backend.engine_id for lease in leases if lease is not None] == ["one", "two"]
-    assert table.counters.policy_fallbacks == 4
+    assert table.policies.fallback.failures.raised == 2
 
 
 def test_a_suspected_engine_is_used_last_for_a_while() -> None:
     now = 0.0
-    table = RoutingTable(MoodyPolicy(), LeastLoad(), lambda: now)
+    table = RoutingTable(Policies(MoodyPolicy(), LeastLoad()), lambda: now)
     table.update([backend("one"), backend("two")])
 
     def chosen() -> str:
@@ -213,7 +217,7 @@ class Routing(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.policy = MoodyPolicy()
-        self.table = RoutingTable(self.policy, MoodyPolicy(), lambda: 0.0)
+        self.table = RoutingTable(Policies(self.policy, MoodyPolicy()), lambda: 0.0)
         self.open: list[Lease] = []
         self.queue: list[Ticket] = []
         self.awaited: set[int] = set()
@@ -320,7 +324,7 @@ class Routing(RuleBasedStateMachine):
 
     @property
     def fallback(self) -> MoodyPolicy:
-        fallback = self.table._chooser.fallback
+        fallback = self.table.policies.fallback.policy
         assert isinstance(fallback, MoodyPolicy)
         return fallback
 
@@ -404,7 +408,7 @@ def test_every_request_gets_its_lease_or_an_error_at_any_moment(
     """Times are whole seconds, so that many things happen in the same moment."""
 
     async def main() -> None:
-        table = RoutingTable(LeastLoad(), LeastLoad(), trio.current_time)
+        table = RoutingTable(Policies(LeastLoad(), LeastLoad()), trio.current_time)
         room = WaitingRoom(table, GatewaySettings(queue_size=4))
         ended = 0
 

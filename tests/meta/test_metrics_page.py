@@ -19,7 +19,7 @@ from stoker.gateway.measures import (
 )
 from stoker.gateway.usage import Usage
 from stoker.model import NOTHING, EngineInfo, EngineState, Origin
-from stoker.web.families import Page
+from stoker.web.families import Page, PolicyState
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "metrics.md").read_text()
 ROW = re.compile(r"^\| `(\w+)` \| (counter|gauge|histogram) \| ([^|]*)\| \S.*\|$", re.MULTILINE)
@@ -57,7 +57,8 @@ def one_of_everything() -> Page:
     measures.finished("m", "m-1", "/v1/chat/completions", 200, 1.0, 0.5)
     measures.relayed("m", "m-1", 1, 2)
     measures.tokens("m", "m-1", Usage(1, 2))
-    return Page(measures.snapshot(), Counters(), (ENGINE,), waiting=0, waiting_limit=1)
+    policies = (PolicyState("least-load", {"raised": 0}, in_service=True),)
+    return Page(measures.snapshot(), Counters(), (ENGINE,), policies, waiting=0, waiting_limit=1)
 
 
 def described(metric: Metric) -> tuple[str, str, frozenset[str]]:

@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from stoker.builtin.policies import LeastLoad
+from stoker.gateway.policies import Policies
 from stoker.gateway.routing import RoutingTable
 from stoker.home import Home
 from stoker.model import EngineInfo, EngineSpec, GpuReport
@@ -54,7 +55,7 @@ def open_supervisor(home: Home) -> OpenSupervisor:
 @asynccontextmanager
 async def _open(home: Home) -> AsyncIterator[Supervisor]:
     registry = build_registry(builtin())
-    table = RoutingTable(LeastLoad(), LeastLoad(), clock=trio.current_time)
+    table = RoutingTable(Policies(LeastLoad(), LeastLoad()), clock=trio.current_time)
     with trio.fail_after(HANG_GUARD_SECONDS):
         async with probe.make_client() as client, trio.open_nursery() as nursery:
             crew = Crew(

@@ -359,6 +359,22 @@ async def test_an_engine_whose_names_were_given_away_does_not_take_them_back(ope
             supervisor.start_again("old")
 
 
+async def test_a_model_that_runs_has_one_policy(open_supervisor: OpenSupervisor) -> None:
+    async with open_supervisor() as supervisor:
+        (first,) = supervisor.start(spec(policy="random"), "first")
+        supervisor.start(spec(), "second")
+        with pytest.raises(
+            ConflictError, match=r"goes by the policy 'random' \(engine 'first'\) already, and not by 'x'"
+        ):
+            supervisor.start(spec(policy="x"), "third")
+        supervisor.start(spec(model="other", policy="x"), "other")
+        assert supervisor.info(first).policy == "random"
+        await supervisor.wait_until_settled(first)
+        pid = supervisor.info(first).pid
+        supervisor.update(first, spec(policy="round-robin"))
+        assert (supervisor.info(first).policy, supervisor.info(first).pid) == ("round-robin", pid)
+
+
 async def test_many_who_suspect_an_engine_do_not_make_one_hiccup_three(open_supervisor: OpenSupervisor) -> None:
     """The bound is a lower one: a slow machine can only make it longer."""
     async with open_fake_engine("far") as far, open_supervisor() as supervisor:

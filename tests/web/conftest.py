@@ -25,6 +25,7 @@ from stoker.core.reload import Difference
 from stoker.errors import PermanentLaunchError
 from stoker.gateway.measures import Measures
 from stoker.gateway.plane import DataPlane
+from stoker.gateway.policies import Policies
 from stoker.gateway.routing import RoutingTable
 from stoker.home import Home
 from stoker.model import (
@@ -222,7 +223,7 @@ def settings() -> GatewaySettings:
 
 @pytest.fixture
 async def world(tmp_path: Path, settings: GatewaySettings, nursery: trio.Nursery) -> AsyncIterator[World]:
-    table = RoutingTable(FirstPolicy(), FirstPolicy(), trio.current_time)
+    table = RoutingTable(Policies(FirstPolicy(), FirstPolicy()), trio.current_time)
     nothing = cast("Any", None)
     crew = PlayedCrew(
         home=Home(tmp_path),

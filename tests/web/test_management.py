@@ -107,6 +107,9 @@ async def test_the_status_counts_and_says_what_the_program_adds(world: World) ->
     assert body["engines"] == {"STARTING": 2, "READY": 1, "DRAINING": 0, "STOPPED": 0, "ERROR": 0}
     assert (body["lanes"], body["plugins"], body["shutting_down"]) == (["hypercorn"], ["builtin"], False)
     assert body["counters"]["requests"] == 0
+    failures = {"raised": 0, "not_a_candidate": 0, "slow": 0}
+    first = {"name": "first", "plugin": "unknown", "in_service": True, "models": ["m", "x"], "failures": failures}
+    assert body["policies"] == [first]
     world.table.withdraw(waiting)
     lease.close()
 

@@ -192,14 +192,25 @@ async def test_what_was_relayed(world: World) -> None:
 async def test_what_the_gateway_counted(world: World) -> None:
     counters = world.table.counters
     counters.retries, counters.refused, counters.errors = 1, 2, 3
-    counters.stream_errors, counters.policy_fallbacks = 4, 5
+    counters.stream_errors = 4
     world.measures.connections, world.measures.connections_accepted, world.measures.contained_failures = 6, 7, 8
     samples = await scrape(world)
-    names = ["retries", "requests_refused", "requests_failed", "stream_errors", "policy_fallbacks"]
-    assert [value(samples, f"stoker_{name}_total") for name in names] == [1, 2, 3, 4, 5]
+    names = ["retries", "requests_refused", "requests_failed", "stream_errors"]
+    assert [value(samples, f"stoker_{name}_total") for name in names] == [1, 2, 3, 4]
     assert value(samples, "stoker_connections") == 6 + 1  # that of this very request
     assert value(samples, "stoker_connections_accepted_total") == 7 + 1
     assert value(samples, "stoker_contained_failures_total") == 8
+
+
+async def test_how_the_policies_do(world: World) -> None:
+    await world.start("m")
+    [policy] = world.table.policies.used()
+    policy.failures.raised, policy.failures.slow, policy.in_service = 1, 3, False
+    samples = await scrape(world)
+    failures = "stoker_policy_failures_total"
+    counts = [value(samples, failures, policy="first", reason=each) for each in ("raised", "not_a_candidate", "slow")]
+    assert counts == [1, 0, 3]
+    assert value(samples, "stoker_policy_in_service", policy="first") == 0
 
 
 async def test_an_engine_is_in_one_state(world: World) -> None:
@@ -266,7 +277,7 @@ async def test_what_runs_and_how_much_it_takes(world: World) -> None:
 
 
 def page_of(measures: Measures) -> Page:
-    return Page(measures.snapshot(), Counters(), (), 0, 0)
+    return Page(measures.snapshot(), Counters(), (), (), 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,9 @@ Kind = Annotated[str | None, Parameter(help="llm, embedding, rerank, …; else l
 Limit = Annotated[
     int | None, Parameter("--max-concurrency", help="How many requests it is given at once; else any number.")
 ]
+Policy = Annotated[
+    str | None, Parameter("--policy", help="What chooses among the engines of the model; else the gateway's own.")
+]
 
 
 def start(
@@ -39,6 +42,7 @@ def start(
     port: Annotated[int | None, Parameter(help="A fixed port; else any free one.")] = None,
     replicas: Annotated[int | None, Parameter(help="How many of them to start; else one.")] = None,
     max_concurrency: Limit = None,
+    policy: Policy = None,
     env: Annotated[tuple[str, ...], Parameter(help="KEY=VALUE for its environment; repeatable.")] = (),
     wait: Wait = True,
     as_json: AsJson = False,
@@ -58,6 +62,7 @@ def start(
             "port": port,
             "replicas": replicas,
             "max_concurrency": max_concurrency,
+            "policy": policy,
             "env": environment or None,
             "cwd": str(Path.cwd()) if runtime == "command" and not client.address.named else None,
             "command" if runtime == "command" else "args": list(args) or None,
@@ -74,6 +79,7 @@ def register(
     name: Names = (),
     kind: Kind = None,
     max_concurrency: Limit = None,
+    policy: Policy = None,
     engine_id: Annotated[str | None, Parameter("--id", help="The id it gets; else one is made of the model.")] = None,
     wait: Wait = True,
     as_json: AsJson = False,
@@ -85,6 +91,7 @@ def register(
         "names": list(name) or None,
         "kind": kind,
         "max_concurrency": max_concurrency,
+        "policy": policy,
         "engine_id": engine_id,
     }
     with connect() as client:

@@ -24,7 +24,7 @@ def status(*, as_json: AsJson = False) -> None:
         "address": client.address.url,
         "version": about["version"],
         "up for": duration(about["uptime_seconds"]),
-        "policy": about["policy"],
+        "policy": "; ".join(policy_line(policy) for policy in about["policies"]),
         "lanes": f"{', '.join(about['lanes'])}; {_means(about)}",
         "requests": f"{queue['in_flight']} with engines, {queue['waiting']} waiting",
         "plugins left out": ", ".join(about.get("plugins_left_out", ())) or None,
@@ -33,6 +33,15 @@ def status(*, as_json: AsJson = False) -> None:
     print_record(record)
     print()
     print_engines(engines)
+
+
+def policy_line(policy: Mapping[str, Any]) -> str:
+    """One that is in use: what goes by it, and whether it still does."""
+    words = policy["name"] + (f" for {', '.join(policy['models'])}" if policy["models"] else "")
+    if not policy["in_service"]:
+        return f"{words} (OUT OF SERVICE: too slow; see the log)"
+    count = sum(policy["failures"].values())
+    return f"{words} (failed {count} times)" if count else words
 
 
 def _means(about: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from stoker.config.against import Provided, check_against
 from stoker.config.listen import Listen, parse_listen
+from stoker.config.policies import configured
 from stoker.config.reading import load, parse, spec_from_json, with_listen
 from stoker.config.schema import schema
 from stoker.config.writing import to_toml
@@ -10,6 +11,7 @@ __all__ = [
     "Listen",
     "Provided",
     "check_against",
+    "configured",
     "load",
     "parse",
     "parse_listen",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Protocol
 
+from stoker.config.policies import configured
 from stoker.config.values import join, suggested
 from stoker.contracts import EngineRuntime, GpuScheduler, RoutingPolicy
 from stoker.errors import Mistake
@@ -32,7 +33,7 @@ class Provided(Protocol):
 
 
 def check_against(settings: Settings, provided: Provided) -> tuple[Mistake, ...]:
-    """Every name in ``settings`` that no plugin provides, and everything a runtime says of its engines' specs."""
+    """Every name in ``settings`` that no plugin provides, and all that runtimes and policies say of their settings."""
     return tuple(_mistakes(settings, provided))
 
 
@@ -41,8 +42,12 @@ def _mistakes(settings: Settings, provided: Provided) -> Iterator[Mistake]:
     yield from _name("scheduler", "scheduler", settings.scheduler, provided.schedulers)
     for name in settings.runtimes:
         yield from _name(join("runtime", name), "runtime", name, provided.runtimes)
+    yield from configured(settings.policies, provided.policies)[1]
     for index, spec in enumerate(settings.engines):
-        yield from _spec(spec, provided.runtimes, f"engine[{index}]")
+        path = f"engine[{index}]"
+        if spec.policy is not None:
+            yield from _name(join(path, "policy"), "policy", spec.policy, provided.policies)
+        yield from _spec(spec, provided.runtimes, path)
 
 
 def _spec(spec: EngineSpec, runtimes: Mapping[str, EngineRuntime], path: str) -> Iterator[Mistake]:

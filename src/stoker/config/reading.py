@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,15 @@ import attrs
 from stoker.config.listen import parse_listen, require_loopback
 from stoker.config.rules import TOP
 from stoker.config.spelling import Spelling
-from stoker.config.values import Reader, describe, join, unknown_key
+from stoker.config.values import Reader, describe, join, suggested, unknown_key
 from stoker.config.whole import contradictions, within
 from stoker.errors import ConfigError, Mistake
 from stoker.model import EngineSpec
 from stoker.settings import GatewaySettings, RuntimeSettings, Settings
 
 _POSITION = re.compile(r"(?P<what>.*) \(at (?P<where>line \d+, column \d+|end of document)\)", re.DOTALL)
-_TABLES = {"gateway", "engine", "runtime"}
-_IN_FILE = _TABLES | (TOP.keys() - {"engines", "runtimes"})
+_TABLES = {"gateway", "engine", "runtime", "policy"}
+_IN_FILE = _TABLES | (TOP.keys() - {"engines", "runtimes", "policies"})
 
 
 def load(path: Path) -> Settings:
@@ -51,19 +51,21 @@ def parse(text: str, source: str, *, folder: Path | None = None) -> Settings:
     gateway = reader.record(GatewaySettings, document.get("gateway", {}), "gateway")
     engines = _engines(reader, document.get("engine", []), folder)
     runtimes = _runtimes(reader, document.get("runtime", {}), folder)
+    policies = _policies(reader, document.get("policy", {}))
     plain = {key: reader.value(Settings, key, document[key]) for key in document.keys() & TOP.keys() - _TABLES}
     reader.mistakes += [unknown_key(key, "", _IN_FILE) for key in sorted(document.keys() - _IN_FILE)]
     reader.mistakes += contradictions(engines, gateway)
     if reader.mistakes:
         raise ConfigError(source, reader.mistakes)
     assert gateway is not None
-    return Settings(gateway=gateway, engines=tuple(spec for _, spec in engines), runtimes=runtimes, **plain)
+    specs = tuple(spec for _, spec in engines)
+    return Settings(gateway=gateway, engines=specs, runtimes=runtimes, policies=policies, **plain)
 
 
-def spec_from_json(mapping: object, source: str) -> EngineSpec:
+def spec_from_json(mapping: object, source: str, *, policies: Collection[str] | None = None) -> EngineSpec:
     """One engine's spec as sent over HTTP, in today's spelling or an older one. null means "not given".
 
-    Raises ConfigError; its paths name the keys as they were sent.
+    ``policies`` are those that it may name; None: any. Raises ConfigError; its paths name the keys as they were sent.
     """
     if not isinstance(mapping, Mapping):
         raise ConfigError(source, [Mistake("", f"must be a JSON object, not {describe(mapping)}")])
@@ -77,6 +79,9 @@ def spec_from_json(mapping: object, source: str) -> EngineSpec:
         reader.mistakes += within("", spec)
         if spec.cwd is not None and not Path(spec.cwd).is_absolute():
             reader.mistakes.append(Mistake("cwd", f"must be an absolute path over HTTP, not {spec.cwd!r}"))
+        if spec.policy is not None and policies is not None and spec.policy not in policies:
+            what = f"there is no policy {spec.policy!r}; {suggested(spec.policy, policies)}"
+            reader.mistakes.append(Mistake("policy", what))
     if reader.mistakes or spec is None:
         raise ConfigError(source, reader.mistakes)
     return spec
@@ -147,6 +152,13 @@ def _runtimes(reader: Reader, tables: object, folder: Path | None) -> dict[str, 
         if settings is not None:
             runtimes[name] = settings
     return runtimes
+
+
+def _policies(reader: Reader, tables: object) -> dict[str, Mapping[str, Any]]:
+    if not isinstance(tables, Mapping):
+        reader.mistakes.append(Mistake("policy", f"must be [policy.NAME] tables, not {describe(tables)}"))
+        return {}
+    return {name: reader.options(table, join("policy", name)) for name, table in tables.items()}
 
 
 # Relative paths

@@ -132,6 +132,7 @@ TOP: Mapping[str, Rule] = MappingProxyType(
         "gateway": Rule(meaning="How the gateway answers clients."),
         "engines": Rule(meaning="The engines, one `[[engine]]` table each."),
         "runtimes": Rule(meaning="Settings of a runtime, one `[runtime.NAME]` table each."),
+        "policies": Rule(meaning="Options of a policy, one `[policy.NAME]` table each."),
         "scheduler": Rule(meaning="Which plugin gives GPUs to engines; see `stoker plugin list`.", not_empty=True),
         "log_max_bytes": Rule(
             meaning="How large an engine's log may grow before it is moved aside; one older part is kept.",
@@ -148,7 +149,9 @@ GATEWAY: Mapping[str, Rule] = MappingProxyType(
             check=_check_listen,
         ),
         "policy": Rule(
-            meaning="Which plugin chooses among the READY engines of a model; see `stoker plugin list`.", not_empty=True
+            meaning="Which plugin chooses among the READY engines of a model that names none. `stoker plugin list` has "
+            "them.",
+            not_empty=True,
         ),
         "max_body_bytes": Rule(
             meaning="The largest request body; a larger one is answered with 413.", minimum=1024, maximum=TIB
@@ -211,6 +214,11 @@ ENGINE: Mapping[str, Rule] = MappingProxyType(
             meaning="How many requests it is given at once; others wait. Without it there is no limit.",
             minimum=1,
             maximum=1_000_000,
+        ),
+        "policy": Rule(
+            meaning="Which plugin chooses among the READY engines of the model, if not the one of `[gateway]`. It is "
+            "enough that one of its engines says so.",
+            not_empty=True,
         ),
         "required_memory_bytes": Rule(
             meaning="GPU memory the engine needs. May also be given in GiB as `required_memory_gb`.",

@@ -25,6 +25,15 @@ _PLAIN: Mapping[Any, Mapping[str, Any]] = types.MappingProxyType(
     }
 )
 
+_IN_FILE: Mapping[str, str] = types.MappingProxyType(
+    {
+        "gateway": "[gateway]",
+        "engines": "[[engine]]",
+        "runtimes": "[runtime.NAME]",
+        "policies": "[policy.NAME]",
+    }
+)
+
 
 def schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of ``stoker.toml``, for editors and programs that write one."""
@@ -37,6 +46,7 @@ def schema() -> dict[str, Any]:
     properties["runtime"] = _described(
         RULES[Settings]["runtimes"], {"type": "object", "additionalProperties": {"$ref": "#/$defs/runtime"}}
     )
+    properties["policy"] = properties.pop("policies")
     del properties["engines"], properties["runtimes"]
     engine = _table(EngineSpec)
     engine["properties"]["required_memory_gb"] = {
@@ -91,7 +101,7 @@ def _type(hint: Any) -> Mapping[str, Any]:
 def name_in_file(cls: type, field: str) -> str:
     """What a field is called in ``stoker.toml``."""
     if cls is Settings:
-        return {"gateway": "[gateway]", "engines": "[[engine]]", "runtimes": "[runtime.NAME]"}.get(field, field)
+        return _IN_FILE.get(field, field)
     return field
 
 

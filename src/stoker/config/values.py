@@ -73,6 +73,15 @@ class Reader:
             self.mistakes.extend(_one(error, field))
             return None
 
+    def options(self, value: object, path: str) -> Mapping[str, Any]:
+        """``value`` as a table of anything; empty when it has mistakes."""
+        try:
+            options: Mapping[str, Any] = self._converter.structure(value, Mapping[str, Any])  # type: ignore[type-abstract]
+        except ValueError as error:
+            self.mistakes.extend(_one(error, path))
+            return {}
+        return options
+
 
 def make_converter() -> cattrs.Converter:
     """A converter for the records of ``stoker.toml``. Its errors carry the path of each mistake."""

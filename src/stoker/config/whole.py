@@ -20,6 +20,7 @@ def contradictions(engines: Engines, gateway: GatewaySettings | None) -> Iterato
         yield from within(path, spec)
     yield from _labels(engines)
     yield from _names(engines)
+    yield from _policies(engines)
     yield from _ports(engines, gateway)
 
 
@@ -52,6 +53,20 @@ def _names(engines: Engines) -> Iterator[Mistake]:
                     f"{name!r} already means the model {model!r} of {first}; one name can't mean two models "
                     "(replicas have the same model)",
                 )
+
+
+def _policies(engines: Engines) -> Iterator[Mistake]:
+    said: dict[str, tuple[str, str]] = {}
+    for path, spec in engines:
+        if spec.policy is None:
+            continue
+        policy, first = said.setdefault(spec.model, (spec.policy, path))
+        if policy != spec.policy:
+            yield Mistake(
+                f"{path}.policy",
+                f"{spec.policy!r} is not {policy!r}, by which {first} says that {spec.model!r} goes; one model has one "
+                "policy",
+            )
 
 
 def _ports(engines: Engines, gateway: GatewaySettings | None) -> Iterator[Mistake]:

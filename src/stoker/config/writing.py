@@ -22,11 +22,13 @@ def to_toml(settings: Settings) -> str:
 
 def _lines(settings: Settings) -> Iterator[str]:
     for field in attrs.fields(Settings):
-        if field.name not in ("gateway", "engines", "runtimes"):
+        if field.name not in ("gateway", "engines", "runtimes", "policies"):
             yield f"{field.name} = {inline(getattr(settings, field.name))}"
     yield from ("", "[gateway]", *_table(settings.gateway))
     for name, runtime in settings.runtimes.items():
         yield from ("", f"[runtime.{_key(name)}]", *_table(runtime))
+    for name, options in settings.policies.items():
+        yield from ("", f"[policy.{_key(name)}]", *(f"{_key(key)} = {inline(value)}" for key, value in options.items()))
     for spec in settings.engines:
         yield from ("", "[[engine]]", *_table(spec))
 

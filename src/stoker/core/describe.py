@@ -40,6 +40,7 @@ def describe(engine: Engine, activity: Activity, epoch: float) -> EngineInfo:
         last_error=engine.last_error,
         last_exit=engine.last_exit,
         metadata=dict(engine.spec.metadata),
+        policy=engine.spec.policy,
     )
 
 
@@ -56,6 +57,7 @@ def backend_of(engine: Engine, paths: frozenset[str], api_key: str | None) -> Ba
         paths=paths,
         max_concurrency=engine.spec.max_concurrency,
         renames=_renames(engine),
+        policy=engine.spec.policy,
         api_key=api_key,
         accepting=engine.accepting,
         expected=engine.expected,

@@ -14,6 +14,7 @@ _WITHOUT_RESTART = frozenset(
         "label",
         "max_concurrency",
         "metadata",
+        "policy",
         "startup_timeout_seconds",
         "drain_timeout_seconds",
         "stop_grace_seconds",

@@ -14,4 +14,3 @@ class Counters:
     refused: int = 0
     errors: int = 0
     stream_errors: int = 0
-    policy_fallbacks: int = 0

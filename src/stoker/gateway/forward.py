@@ -168,7 +168,11 @@ class Forwarder:
             self.counters.refused += 1
             return self._ours(asked, job)
         job.asked, job.stream = asked.model, asked.stream
-        ticket = Ticket(self._route_request(job), self._queue_seconds)
+        request = RouteRequest(request_id=job.request_id.decode(), model=asked.model, path=job.heading.path)
+        needs = self._table.needs(asked.model)
+        if needs:
+            await self._tell(request, job, needs)
+        ticket = Ticket(request, self._queue_seconds)
         failure: _Failure | None = None
         for attempt in range(1, MOST_ATTEMPTS + 1):
             admitted = await self._room.admit(ticket)
@@ -280,15 +284,10 @@ class Forwarder:
         """An answer that no engine gave, with what an engine's has."""
         return attrs.evolve(answer, headers=[*answer.headers, (b"x-request-id", job.request_id)])
 
-    def _route_request(self, job: _Job) -> RouteRequest:
-        needs, heading = self._table.needs, job.heading
-        headers = {}
+    async def _tell(self, request: RouteRequest, job: _Job, needs: frozenset[str]) -> None:
+        """Add to ``request`` what the policy of its model needs."""
         if "headers" in needs:
-            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in heading.headers}
-        return RouteRequest(
-            request_id=job.request_id.decode(),
-            model=job.asked,
-            path=heading.path,
-            headers=headers,
-            body=job.body if "body" in needs else b"",
-        )
+            headers = job.heading.fields
+            request.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
+        if "body" in needs:
+            request.body = job.body

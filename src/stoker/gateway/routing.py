@@ -14,12 +14,14 @@ from collections.abc import Callable, Sequence
 import attrs
 import trio
 
-from stoker.contracts import RoutingPolicy
 from stoker.gateway.choosing import Chooser
 from stoker.gateway.counters import Counters
+from stoker.gateway.known import KnownEngine, KnownModel, renewed
+from stoker.gateway.policies import Policies
 from stoker.model import Activity, Backend, Candidate, RouteRequest
 
 SUSPICION_SECONDS = 5.0
+_NOTHING_NEEDED: frozenset[str] = frozenset()
 
 
 class Prospect(enum.Enum):
@@ -30,49 +32,6 @@ class Prospect(enum.Enum):
     UNKNOWN_MODEL = "no engine has that model"
     UNKNOWN_PATH = "engines have the model, but none serves the path"
     NONE = "engines of the model are there, but none will take the request"
-
-
-@attrs.define(eq=False)
-class _Engine:
-    """One incarnation of an engine: its latest record, and what the gateway knows of it.
-
-    A term is a time in which it accepts requests; its event is set when the term is over.
-    """
-
-    backend: Backend
-    candidate: Candidate = attrs.field(init=False)
-    progress_at: float | None = None
-    suspected_until: float = -1.0
-    idle_callbacks: list[Callable[[], None]] = attrs.field(factory=list)
-    term: trio.Event = attrs.field(factory=trio.Event)
-
-    def __attrs_post_init__(self) -> None:
-        backend = self.backend
-        self.candidate = Candidate(engine_id=backend.engine_id, max_concurrency=backend.max_concurrency)
-
-    @property
-    def in_flight(self) -> int:
-        return self.candidate.in_flight
-
-    @property
-    def has_room(self) -> bool:
-        limit = self.backend.max_concurrency
-        return self.backend.accepting and (limit is None or self.candidate.in_flight < limit)
-
-    def renew(self, backend: Backend) -> None:
-        """Take over a new record of the same incarnation."""
-        if backend != self.backend:
-            self.suspected_until = -1.0
-            self.backend = backend
-            self.candidate.max_concurrency = backend.max_concurrency
-        if not backend.accepting:
-            self.term.set()
-        elif self.term.is_set():
-            self.term = trio.Event()
-
-    def end(self) -> None:
-        """It is gone, or another incarnation took its place."""
-        self.renew(attrs.evolve(self.backend, accepting=False, expected=False))
 
 
 @attrs.define(eq=False)
@@ -99,7 +58,7 @@ class Lease:
 
     __slots__ = ("_closed", "_engine", "_policy", "_request", "_table", "backend", "term")
 
-    def __init__(self, table: RoutingTable, engine: _Engine, policy: RoutingPolicy, request: RouteRequest) -> None:
+    def __init__(self, table: RoutingTable, engine: KnownEngine, policy: Chooser, request: RouteRequest) -> None:
         self._table = table
         self._engine = engine
         self._policy = policy
@@ -131,13 +90,12 @@ class Lease:
 class RoutingTable:
     """The engines as the gateway sees them. ``clock`` gives monotonic seconds."""
 
-    def __init__(self, policy: RoutingPolicy, fallback: RoutingPolicy, clock: Callable[[], float]) -> None:
+    def __init__(self, policies: Policies, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.counters = Counters()
-        self.needs = policy.needs | fallback.needs
-        self._chooser = Chooser(policy, fallback, self.counters)
-        self._engines: dict[str, _Engine] = {}
-        self._by_name: dict[str, tuple[_Engine, ...]] = {}
+        self.policies = policies
+        self._engines: dict[str, KnownEngine] = {}
+        self._by_name: dict[str, KnownModel] = {}
         self._queue: dict[Ticket, None] = {}
         self._open_leases = 0
         self._closed_message: str | None = None
@@ -148,14 +106,14 @@ class RoutingTable:
         """Take over what the fleet is now. Whoever waits and can be served, or can't hope any more, is woken."""
         before, self._engines = self._engines, {}
         for backend in backends:
-            self._engines[backend.engine_id] = _renewed(before.pop(backend.engine_id, None), backend)
+            self._engines[backend.engine_id] = renewed(before.pop(backend.engine_id, None), backend)
         for engine in before.values():
             engine.end()
-        by_name: dict[str, list[_Engine]] = {}
+        by_name: dict[str, list[KnownEngine]] = {}
         for engine in self._engines.values():
-            for name in _names(engine.backend):
+            for name in engine.names:
                 by_name.setdefault(name, []).append(engine)
-        self._by_name = {name: tuple(engines) for name, engines in by_name.items()}
+        self._by_name = {name: self._model(engines) for name, engines in by_name.items()}
         self._serve(tuple(self._queue))
 
     def close_doors(self, message: str) -> None:
@@ -169,12 +127,26 @@ class RoutingTable:
 
     def of_model(self, name: str) -> Sequence[Backend]:
         """The backends that clients reach under ``name``."""
-        return tuple(engine.backend for engine in self._by_name.get(name, ()))
+        return tuple(engine.backend for engine in self._engines_of(name))
+
+    def known(self, name: str) -> KnownModel | None:
+        """All that is known of what stands behind the name that a client used, or None for one that nobody serves."""
+        return self._by_name.get(name)
 
     def proper_name(self, name: str) -> str:
         """The model behind the name that a client used, or an empty text for a name that nobody serves."""
-        engines = self._by_name.get(name)
+        engines = self._engines_of(name)
         return engines[0].backend.model if engines else ""
+
+    def needs(self, name: str) -> frozenset[str]:
+        """What the policy of that model must see of a request (:attr:`stoker.contracts.RoutingPolicy.needs`)."""
+        model = self._by_name.get(name)
+        return _NOTHING_NEEDED if model is None else model.policy.needs
+
+    def models_by(self, policy: Chooser) -> Sequence[str]:
+        """The models that go by that policy."""
+        engines = (engine for model in self._by_name.values() if model.policy is policy for engine in model.engines)
+        return tuple(dict.fromkeys(engine.backend.model for engine in engines))
 
     def names(self) -> Sequence[str]:
         """Every name a client may ask for."""
@@ -217,23 +189,30 @@ class RoutingTable:
         if self._closed_message is not None:
             return None
         request, now = ticket.request, self.clock()
-        fit = [engine for engine in self._fit(ticket) if engine.has_room]
-        healthy = [engine.candidate for engine in fit if engine.suspected_until <= now]
-        candidates = healthy or [engine.candidate for engine in fit]
+        candidates = self.candidates(ticket, now)
         if not candidates:
             return None
-        policy, chosen = self._chooser.choose(request, candidates, now)
-        engine = self._engines[chosen.engine_id]
+        policy = self._by_name[request.model].policy
+        chosen = policy.choose(request, candidates, now)
+        if chosen is None:
+            policy = self.policies.fallback
+            chosen = policy.choose(request, candidates, now)
         chosen.in_flight += 1
         self._open_leases += 1
-        self._chooser.opened(policy, request, chosen)
-        return Lease(self, engine, policy, request)
+        policy.opened(request, chosen)
+        return Lease(self, self._engines[chosen.engine_id], policy, request)
+
+    def candidates(self, ticket: Ticket, now: float) -> list[Candidate]:
+        """The engines that have room for the ticket's request; suspected ones only if there are no others."""
+        fit = [engine for engine in self._fit(ticket) if engine.has_room]
+        healthy = [engine.candidate for engine in fit if engine.suspected_until <= now]
+        return healthy or [engine.candidate for engine in fit]
 
     def prospect(self, ticket: Ticket) -> Prospect:
         """What a ticket that got no lease may hope for."""
         if self._closed_message is not None:
             return Prospect.CLOSED
-        engines = self._by_name.get(ticket.request.model)
+        engines = self._engines_of(ticket.request.model)
         if not engines:
             return Prospect.UNKNOWN_MODEL
         serving = [engine.backend for engine in engines if ticket.request.path in engine.backend.paths]
@@ -251,23 +230,30 @@ class RoutingTable:
         """The ticket waits no longer; nothing happens if it got its lease already."""
         self._queue.pop(ticket, None)
 
-    def _fit(self, ticket: Ticket) -> Sequence[_Engine]:
+    def _model(self, engines: list[KnownEngine]) -> KnownModel:
+        return KnownModel(tuple(engines), self.policies.of_model([engine.backend for engine in engines]))
+
+    def _engines_of(self, name: str) -> tuple[KnownEngine, ...]:
+        model = self._by_name.get(name)
+        return () if model is None else model.engines
+
+    def _fit(self, ticket: Ticket) -> Sequence[KnownEngine]:
         path, excluded = ticket.request.path, ticket.excluded
         return [
             engine
-            for engine in self._by_name.get(ticket.request.model, ())
+            for engine in self._engines_of(ticket.request.model)
             if path in engine.backend.paths and engine.term not in excluded
         ]
 
-    def _closed_lease(self, engine: _Engine, policy: RoutingPolicy, request: RouteRequest) -> None:
+    def _closed_lease(self, engine: KnownEngine, policy: Chooser, request: RouteRequest) -> None:
         engine.candidate.in_flight -= 1
         self._open_leases -= 1
-        self._chooser.closed(policy, request, engine.candidate)
+        policy.closed(request, engine.candidate)
         if not engine.in_flight and engine.idle_callbacks:
             callbacks, engine.idle_callbacks = engine.idle_callbacks, []
             for callback in callbacks:
                 callback()
-        names = _names(engine.backend) if self._queue else ()
+        names = engine.names if self._queue else ()
         for ticket in tuple(self._queue):
             if not engine.has_room:
                 break
@@ -284,18 +270,3 @@ class RoutingTable:
                 continue
             if ticket.woken is not None:
                 ticket.woken.set()
-
-
-def _names(backend: Backend) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((backend.model, *backend.names)))
-
-
-def _renewed(engine: _Engine | None, backend: Backend) -> _Engine:
-    """The engine with its new record: the same one while its incarnation lives."""
-    if engine is not None and engine.backend.incarnation != backend.incarnation:
-        engine.end()
-        engine = None
-    if engine is None:
-        engine = _Engine(backend)
-    engine.renew(backend)
-    return engine

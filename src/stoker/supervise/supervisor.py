@@ -189,7 +189,7 @@ class Supervisor:
         return paths
 
     def check_names(self, spec: EngineSpec, *, besides: Collection[str] = ()) -> None:
-        """Raise :class:`ConflictError` where clients know another model by one of its names.
+        """Raise :class:`ConflictError` where clients know another model by one of its names, or it has another policy.
 
         Engines that are on their way out, and those ``besides``, give their names up.
         """
@@ -204,6 +204,11 @@ class Supervisor:
                 raise ConflictError(
                     f"clients know {theirs.model!r} (engine {other.engine_id!r}) as {names} already; "
                     f"give {spec.model!r} other names"
+                )
+            if theirs.model == spec.model and spec.policy and theirs.policy and spec.policy != theirs.policy:
+                raise ConflictError(
+                    f"{spec.model!r} goes by the policy {theirs.policy!r} (engine {other.engine_id!r}) already, and "
+                    f"not by {spec.policy!r}; one model has one policy"
                 )
 
     # What becomes of it

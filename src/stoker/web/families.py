@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import cast
 
@@ -25,6 +25,15 @@ Values = Iterable[tuple[Labels, float]]
 
 
 @attrs.frozen
+class PolicyState:
+    """How a routing policy does: its failures by their reason, and whether it is asked at all."""
+
+    name: str
+    failures: Mapping[str, int]
+    in_service: bool
+
+
+@attrs.frozen
 class Page:
     """All there is to tell at one moment, for any thread to read; an encoder calls ``collect``.
 
@@ -34,6 +43,7 @@ class Page:
     measured: Snapshot
     counters: Counters
     engines: tuple[EngineInfo, ...]
+    policies: tuple[PolicyState, ...]
     waiting: int
     waiting_limit: int
 
@@ -42,6 +52,7 @@ class Page:
         yield from self._requests()
         yield from self._traffic()
         yield from self._troubles()
+        yield from self._policies()
         yield from self._engines()
         yield from self._process()
 
@@ -97,12 +108,23 @@ class Page:
             ("requests_refused", "Requests that got an error without reaching an engine.", counted.refused),
             ("requests_failed", "Requests at which every engine tried failed.", counted.errors),
             ("stream_errors", "Streams that broke off, or told of an error.", counted.stream_errors),
-            ("policy_fallbacks", "Choices at which the policy failed.", counted.policy_fallbacks),
             ("connections_accepted", "Connections of clients there were.", measured.connections_accepted),
             ("contained_failures", "Defects that cost one connection, or one request.", measured.contained_failures),
         ):
             yield counter(f"stoker_{name}", documentation, [({}, count)])
         yield gauge("stoker_connections", "Connections of clients that are open.", [({}, measured.connections)])
+
+    def _policies(self) -> Iterator[Metric]:
+        failures = (
+            ({"policy": _text(policy.name), "reason": reason}, count)
+            for policy in self.policies
+            for reason, count in policy.failures.items()
+        )
+        in_service = (({"policy": _text(policy.name)}, policy.in_service) for policy in self.policies)
+        yield counter("stoker_policy_failures", "Calls at which a policy failed, or took too long.", failures)
+        yield gauge(
+            "stoker_policy_in_service", "0 for a policy that was too slow, and is not asked any more.", in_service
+        )
 
     def _engines(self) -> Iterator[Metric]:
         states = (

@@ -9,6 +9,7 @@ import attrs
 from quart import Blueprint, Response, request
 
 from stoker import __version__
+from stoker.gateway.choosing import Chooser
 from stoker.gateway.routing import RoutingTable
 from stoker.model import EngineInfo, EngineState
 from stoker.settings import GatewaySettings
@@ -62,6 +63,7 @@ class ManagementEndpoints:
             "started_at": self.started_at,
             "uptime_seconds": max(0.0, time.time() - self.started_at),
             "policy": self.settings.policy,
+            "policies": [self._policy(chooser) for chooser in self.table.policies.used()],
             "queue": {
                 "in_flight": self.table.in_flight(),
                 "waiting": self.table.waiting(),
@@ -84,6 +86,15 @@ class ManagementEndpoints:
         """``POST /reload``: read the configuration again; answers with what that changed."""
         await read_object(request, optional=True)
         return self.wire.answer(await self.operations.reload())
+
+    def _policy(self, chooser: Chooser) -> dict[str, object]:
+        return {
+            "name": chooser.name,
+            "plugin": chooser.plugin,
+            "in_service": chooser.in_service,
+            "models": self.table.models_by(chooser),
+            "failures": chooser.failures,
+        }
 
     def _backend(self, info: EngineInfo) -> dict[str, object]:
         return {

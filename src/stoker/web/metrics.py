@@ -13,7 +13,7 @@ from stoker.gateway.measures import Measures
 from stoker.gateway.routing import RoutingTable
 from stoker.settings import GatewaySettings
 from stoker.web.control import Control
-from stoker.web.families import Page
+from stoker.web.families import Page, PolicyState
 
 Encode = Callable[[Page], bytes]
 
@@ -44,6 +44,10 @@ class MetricsEndpoint:
             measured=self.measures.snapshot(),
             counters=attrs.evolve(self.table.counters),
             engines=self.control.infos(),
+            policies=tuple(
+                PolicyState(policy.name, attrs.asdict(policy.failures), policy.in_service)
+                for policy in self.table.policies.used()
+            ),
             waiting=self.table.waiting(),
             waiting_limit=self.settings.queue_size,
         )
