@@ -131,7 +131,10 @@ class LaunchPlan:
 
 @attrs.frozen(kw_only=True)
 class EngineLoad:
-    """What an engine's own metrics say. ``progress`` is any number that moves while the engine computes."""
+    """What an engine's own metrics say. ``progress`` is any number that moves while the engine computes.
+
+    ``running`` and ``waiting`` are requests; ``kv_cache_used`` is the part of the KV cache in use, 0 to 1.
+    """
 
     running: float = 0.0
     waiting: float = 0.0
@@ -187,10 +190,11 @@ class Backend:
 
 @attrs.frozen(kw_only=True)
 class Activity:
-    """What the data plane knows of an engine: its open leases, and when a byte last came from it (monotonic)."""
+    """What the data plane knows of an engine: its open leases, when a byte last came from it (monotonic), its load."""
 
     active_requests: int = 0
     progress_at: float | None = None
+    load: EngineLoad | None = None
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -208,12 +212,15 @@ class RouteRequest:
 class Candidate:
     """A READY engine a request may go to. A live view: ``in_flight`` is the engine's load whenever it is read.
 
-    Only the gateway writes to it. An engine stays the same candidate for as long as its process lives.
+    ``load`` is what the engine's own metrics last said, some seconds ago at most; None where they can't be read.
+    Only the gateway writes to it. An engine stays the same candidate for as long as its process lives, so that whatever
+    is remembered of a candidate (what its cache holds) is forgotten with the process.
     """
 
     engine_id: str
     in_flight: int = 0
     max_concurrency: int | None = None
+    load: EngineLoad | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -350,3 +357,4 @@ class EngineInfo:
     last_exit: str | None
     metadata: Mapping[str, Any]
     policy: str | None = None
+    load: EngineLoad | None = None

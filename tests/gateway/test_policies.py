@@ -8,7 +8,7 @@ import trio
 from stoker.builtin.policies import LeastLoad
 from stoker.gateway.policies import Policies
 from stoker.gateway.routing import RoutingTable, Ticket
-from stoker.model import Backend, RouteRequest
+from stoker.model import Backend, EngineLoad, RouteRequest
 
 from .conftest import CHAT, Lane, running
 from .played import Played
@@ -74,6 +74,25 @@ def test_a_lease_is_closed_with_the_policy_that_opened_it() -> None:
     table.update([backend("one", policy="after")])
     lease.close()
     assert (before.open, after.open, table.in_flight()) == ([], [], 0)
+
+
+def test_a_candidate_shows_the_load_of_its_incarnation_alone() -> None:
+    policy = Played()
+    table = RoutingTable(Policies(policy, LeastLoad()), lambda: 0.0)
+    table.update([backend("one")])
+    load = EngineLoad(running=2, waiting=1, kv_cache_used=0.5)
+    table.report_load("one", 1, load)
+    table.report_load("one", 7, EngineLoad(running=99))
+    table.report_load("nobody", 1, load)
+    assert table.activity("one").load == load
+    model = table.known("m")
+    assert model is not None
+    assert model.engines[0].candidate.load == load
+    table.report_load("one", 1, None)
+    assert table.activity("one").load is None
+    table.report_load("one", 1, load)
+    table.update([backend("one", incarnation=2)])
+    assert table.activity("one").load is None
 
 
 # In every lane

@@ -18,7 +18,7 @@ from stoker.gateway.measures import (
     Measures,
 )
 from stoker.gateway.usage import Usage
-from stoker.model import NOTHING, EngineInfo, EngineState, Origin
+from stoker.model import NOTHING, EngineInfo, EngineLoad, EngineState, Origin
 from stoker.web.families import Page, PolicyState
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "metrics.md").read_text()
@@ -49,6 +49,7 @@ ENGINE = EngineInfo(
     last_error=None,
     last_exit=None,
     metadata=NOTHING,
+    load=EngineLoad(kv_cache_used=0.5),
 )
 
 

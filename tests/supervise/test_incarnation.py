@@ -11,7 +11,7 @@ import trio
 from stoker.builtin.runtimes import Remote
 from stoker.builtin.schedulers import Unmanaged
 from stoker.core import events as e
-from stoker.model import Activity, EngineSpec, Origin
+from stoker.model import Activity, EngineLoad, EngineSpec, Origin
 from stoker.supervise.incarnation import Incarnation
 from stoker.supervise.placing import Placer
 
@@ -31,6 +31,9 @@ class Surroundings:
 
     def activity(self, engine_id: str) -> Activity:
         return Activity()
+
+    def report_load(self, engine_id: str, incarnation: int, load: EngineLoad | None) -> None:
+        raise NotImplementedError
 
     def log_of(self, engine_id: str) -> Path:
         raise NotImplementedError

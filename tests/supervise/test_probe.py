@@ -159,6 +159,35 @@ async def test_a_long_prefill_is_seen_in_the_counters_and_excused() -> None:
     assert verdicts == {Verdict.ALIVE}
 
 
+async def test_the_load_is_what_the_metrics_page_says() -> None:
+    async def answer(line: str) -> str | None:
+        return "200 OK\n7" if line == "GET /metrics HTTP/1.1" else None
+
+    async with prober(answer, Activity(), scrape=lambda text: EngineLoad(running=float(text))) as asking:
+        assert await asking.load() == EngineLoad(running=7)
+        asking.plan = attrs.evolve(asking.plan, metrics_path=None)
+        assert await asking.load() is None
+
+
+@pytest.mark.parametrize(
+    "answer", ["404 Not Found\n7", "200 OK\n", None, "200 OK\nseven", "200 OK\nnan", "200 OK\ninf"]
+)
+async def test_a_load_that_can_not_be_had_is_none(answer: str | None) -> None:
+    async def give(_line: str) -> str | None:
+        return answer
+
+    async with prober(give, Activity(), scrape=lambda text: EngineLoad(running=float(text))) as asking:
+        assert await asking.load() is None
+
+
+async def test_a_load_that_does_not_come_in_time_is_none() -> None:
+    async with prober(
+        silent, Activity(), attrs.evolve(SPEC, probe_timeout_seconds=0.1), lambda _: EngineLoad()
+    ) as asking:
+        with trio.fail_after(20):
+            assert await asking.load() is None
+
+
 async def test_a_metrics_page_that_never_comes_does_not_hold_up_the_verdict() -> None:
     impatient = EngineSpec(model="m", probe_timeout_seconds=0.2, probe_interval_seconds=0.0, stall_seconds=0.3)
     async with prober(silent, Activity(active_requests=1), impatient, lambda _: EngineLoad()) as asking:

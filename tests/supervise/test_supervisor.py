@@ -24,7 +24,7 @@ from stoker.supervise.incarnation import SUSPECTED_PROBE_SECONDS
 from stoker.testing.engines import fake_engine_spec, open_fake_engine
 from stoker.testing.fake_engine.faults import Faults
 
-from .conftest import OpenSupervisor, marked, quick, until
+from .conftest import HANG_GUARD_SECONDS, OpenSupervisor, marked, quick, until
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # killed supervisors leave their children to us
 
@@ -373,6 +373,19 @@ async def test_a_model_that_runs_has_one_policy(open_supervisor: OpenSupervisor)
         pid = supervisor.info(first).pid
         supervisor.update(first, spec(policy="round-robin"))
         assert (supervisor.info(first).policy, supervisor.info(first).pid) == ("round-robin", pid)
+
+
+async def test_a_ready_engine_says_how_busy_it_is(open_supervisor: OpenSupervisor) -> None:
+    async with open_supervisor() as supervisor:
+        (engine_id,) = supervisor.start(spec())
+        await supervisor.wait_until_settled(engine_id)
+        with trio.fail_after(HANG_GUARD_SECONDS):
+            while (load := supervisor.info(engine_id).load) is None:
+                await trio.sleep(0.01)
+        assert (load.running, load.waiting) == (0, 0)
+        supervisor.stop(engine_id)
+        await supervisor.wait_until_stopped(engine_id)
+        assert supervisor.info(engine_id).load is None
 
 
 async def test_many_who_suspect_an_engine_do_not_make_one_hiccup_three(open_supervisor: OpenSupervisor) -> None:

@@ -191,6 +191,11 @@ class Trusting(Runtime):
         return EngineLoad(running=float("nan") if "NaN" in text else 0.0)
 
 
+class Boastful(Runtime):
+    def scrape(self, text: str) -> EngineLoad:
+        return EngineLoad(kv_cache_used=1.5 if "1.5" in text else None)
+
+
 class Guessing(Runtime):
     def estimate_memory(self, spec: EngineSpec, gpu: Gpu) -> int | None:
         return int(gpu.memory_total / 2) - 5 * 2**30
@@ -211,6 +216,7 @@ def shell(plan: LaunchPlan) -> LaunchPlan:
         (spoiled(names=()), "the_names_that_the_engine_knows_are_names"),
         (spoiled(names=("",)), "the_names_that_the_engine_knows_are_names"),
         (spoiled(health_path="health"), "paths_are_paths"),
+        (Boastful, "any_metrics_page_can_be_read"),
         (Guessing, "memory_is_a_number_of_bytes_or_not_known"),
         (spoiled(token_probe=ELSEWHERE), "the_token_probe_is_a_request_the_engine_serves"),
         (spoiled(base_url="http://127.0.0.1:1"), "the_engine_is_told_where_to_listen_and_found_there"),

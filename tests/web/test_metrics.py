@@ -19,7 +19,7 @@ from stoker.gateway.counters import Counters
 from stoker.gateway.measures import DURATION_BOUNDS, Measures
 from stoker.gateway.routing import Lease, Ticket
 from stoker.gateway.usage import Usage
-from stoker.model import RouteRequest
+from stoker.model import EngineLoad, RouteRequest
 from stoker.settings import GatewaySettings
 from stoker.web.families import SAMPLES_AT_ONCE, Page
 from stoker.web.metrics import choose_format
@@ -123,7 +123,8 @@ async def test_units_and_types_are_told(world: World) -> None:
     for name, metric in metrics.items():
         if name.startswith("stoker_"):
             assert metric.documentation.endswith(".")
-            assert metric.unit == next((unit for unit in ("seconds", "bytes") if name.endswith(f"_{unit}")), "")
+            units = ("seconds", "bytes", "ratio")
+            assert metric.unit == next((unit for unit in units if name.endswith(f"_{unit}")), "")
     assert metrics["stoker_requests"].type == "counter"
     assert metrics["stoker_request_duration_seconds"].type == "histogram"
     assert metrics["stoker_build"].type == "info"
@@ -211,6 +212,19 @@ async def test_how_the_policies_do(world: World) -> None:
     counts = [value(samples, failures, policy="first", reason=each) for each in ("raised", "not_a_candidate", "slow")]
     assert counts == [1, 0, 3]
     assert value(samples, "stoker_policy_in_service", policy="first") == 0
+
+
+async def test_what_an_engine_says_of_its_load(world: World) -> None:
+    await world.start("m")
+    await world.start("silent")
+    [here, _] = world.table.models()
+    names = [f"stoker_engine_{name}" for name in ("running", "waiting", "kv_cache_used_ratio")]
+    world.table.report_load("m", here.incarnation, EngineLoad(running=3, waiting=1))
+    assert [value(await scrape(world), name, model="m", engine="m") for name in names] == [3, 1, None]
+    world.table.report_load("m", here.incarnation, EngineLoad(running=3, waiting=1, kv_cache_used=0.25))
+    samples = await scrape(world)
+    assert [value(samples, name, model="m", engine="m") for name in names] == [3, 1, 0.25]
+    assert [value(samples, name, model="silent", engine="silent") for name in names] == [None] * 3
 
 
 async def test_an_engine_is_in_one_state(world: World) -> None:

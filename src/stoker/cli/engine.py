@@ -12,7 +12,7 @@ from stoker.cli.activity import Activity, warn
 from stoker.cli.client import Client, connect, engine_path
 from stoker.cli.invocation import as_typed, program
 from stoker.cli.options import AsJson, EngineId, Follow, Tail
-from stoker.cli.output import ago, print_json, print_record, print_table
+from stoker.cli.output import ago, load, print_json, print_record, print_table
 from stoker.errors import NotFoundError, StokerError
 
 COLUMNS = ("ENGINE", "MODEL", "RUNTIME", "KIND", "STATE", "SINCE", "ACTIVE", "GPUS", "DETAIL")
@@ -64,7 +64,7 @@ def show(engine_id: EngineId, /, *, as_json: AsJson = False) -> None:
     if as_json:
         print_json(info)
     else:
-        print_record({**info, **{name: ago(info.get(name)) for name in TIMES}})
+        print_record({**info, **{name: ago(info.get(name)) for name in TIMES}, "load": load(info.get("load"))})
 
 
 def stop(

@@ -114,6 +114,15 @@ def cell(value: object) -> str:
     return _CONTROL.sub("�", str(value).rstrip())
 
 
+def load(told: Mapping[str, Any] | None) -> str:
+    """What an engine says of its load, in words."""
+    if told is None:
+        return ""
+    words = f"{told['running']:g} running, {told['waiting']:g} waiting"
+    cache = told["kv_cache_used"]
+    return words if cache is None else f"{words}, {cache:.0%} of the KV cache"
+
+
 def ago(seconds_since_epoch: float | None) -> str:
     """How long ago that was, or how long until then, in its largest unit."""
     if seconds_since_epoch is None:

@@ -41,6 +41,7 @@ def describe(engine: Engine, activity: Activity, epoch: float) -> EngineInfo:
         last_exit=engine.last_exit,
         metadata=dict(engine.spec.metadata),
         policy=engine.spec.policy,
+        load=activity.load,
     )
 
 

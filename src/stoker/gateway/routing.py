@@ -18,7 +18,7 @@ from stoker.gateway.choosing import Chooser
 from stoker.gateway.counters import Counters
 from stoker.gateway.known import KnownEngine, KnownModel, renewed
 from stoker.gateway.policies import Policies
-from stoker.model import Activity, Backend, Candidate, RouteRequest
+from stoker.model import Activity, Backend, Candidate, EngineLoad, RouteRequest
 
 SUSPICION_SECONDS = 5.0
 _NOTHING_NEEDED: frozenset[str] = frozenset()
@@ -164,7 +164,13 @@ class RoutingTable:
         engine = self._engines.get(engine_id)
         if engine is None:
             return Activity()
-        return Activity(active_requests=engine.in_flight, progress_at=engine.progress_at)
+        return Activity(active_requests=engine.in_flight, progress_at=engine.progress_at, load=engine.candidate.load)
+
+    def report_load(self, engine_id: str, incarnation: int, load: EngineLoad | None) -> None:
+        """What the engine's own metrics say now; None where they can't be read."""
+        engine = self._engines.get(engine_id)
+        if engine is not None and engine.backend.incarnation == incarnation:
+            engine.candidate.load = load
 
     def when_idle(self, engine_id: str, callback: Callable[[], None]) -> None:
         """Call back once, as soon as the engine's present incarnation has no open lease; at once if it has none."""

@@ -14,7 +14,7 @@ from stoker.contracts import EngineRuntime
 from stoker.core import commands as c
 from stoker.core import events as e
 from stoker.home import Home
-from stoker.model import Activity, EngineSpec
+from stoker.model import Activity, EngineLoad, EngineSpec
 from stoker.supervise.incarnation import Incarnation
 from stoker.supervise.placing import Placer
 
@@ -26,6 +26,10 @@ class Traffic(Protocol):
 
     def activity(self, engine_id: str) -> Activity:
         """What it is doing."""
+        ...
+
+    def report_load(self, engine_id: str, incarnation: int, load: EngineLoad | None) -> None:
+        """What its own metrics say now; None where they can't be read."""
         ...
 
     def when_idle(self, engine_id: str, callback: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ from stoker.contracts import EngineRuntime
 from stoker.core import events as e
 from stoker.core.liveness import Verdict
 from stoker.errors import LaunchError, PermanentLaunchError, StokerError
-from stoker.model import Activity, EngineSpec, LaunchPlan, Origin, Placement
+from stoker.model import Activity, EngineLoad, EngineSpec, LaunchPlan, Origin, Placement
 from stoker.supervise import logs, probe
 from stoker.supervise.placing import Placer
 from stoker.supervise.process import EngineProcess, spawn
@@ -59,6 +59,10 @@ class Watched(Protocol):
 
     def activity(self, engine_id: str) -> Activity:
         """What it is doing."""
+        ...
+
+    def report_load(self, engine_id: str, incarnation: int, load: EngineLoad | None) -> None:
+        """What its own metrics say now; None where they can't be read."""
         ...
 
 
@@ -188,7 +192,9 @@ class Incarnation:
         async with trio.open_nursery() as nursery:
             if self._process is not None:
                 nursery.start_soon(self._report_exit, self._process)
-            nursery.start_soon(self._probe_for_ever, plan)
+            prober = self._prober(plan)
+            nursery.start_soon(self._probe_for_ever, prober)
+            nursery.start_soon(self._tell_load, prober)
             nursery.start_soon(self._measure)
             await self._stop_asked.wait()
             nursery.cancel_scope.cancel()
@@ -206,16 +212,29 @@ class Incarnation:
             text = f"(its log can't be read: {error})"
         self.dispatch(e.ProcessExited(self.engine_id, self.number, status, logs.excerpt(text)))
 
-    async def _probe_for_ever(self, plan: LaunchPlan) -> None:
-        key = os.environ.get(self.spec.api_key_env) if self.spec.api_key_env else None
-        prober = probe.Prober(
+    def _prober(self, plan: LaunchPlan) -> probe.Prober:
+        return probe.Prober(
             client=self.around.client,
             plan=plan,
             spec=lambda: self.spec,
             activity=lambda: self.around.traffic.activity(self.engine_id),
             scrape=self.runtime.scrape,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers=self._headers(),
         )
+
+    async def _tell_load(self, prober: probe.Prober) -> None:
+        """What the engine's metrics say goes to the data plane; a page that hangs holds up no probe."""
+        if prober.plan.metrics_path is None:
+            return
+        await self._ready.wait()
+        try:
+            while True:
+                self.around.traffic.report_load(self.engine_id, self.number, await prober.load())
+                await trio.sleep(self.spec.probe_interval_seconds)
+        finally:
+            self.around.traffic.report_load(self.engine_id, self.number, None)
+
+    async def _probe_for_ever(self, prober: probe.Prober) -> None:
         while True:
             self._probe_asked = trio.Event()
             began = trio.current_time()
@@ -225,6 +244,10 @@ class Incarnation:
             with trio.move_on_after(pause):
                 await self._probe_asked.wait()
                 await trio.sleep_until(began + SUSPECTED_PROBE_SECONDS)
+
+    def _headers(self) -> Mapping[str, str]:
+        key = os.environ.get(self.spec.api_key_env) if self.spec.api_key_env else None
+        return {"Authorization": f"Bearer {key}"} if key else {}
 
     def _report_probe(self, result: probe.ProbeResult) -> None:
         if self._stop_asked.is_set():  # what it says while it ends must not hide why it ended

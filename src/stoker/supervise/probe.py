@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
@@ -79,30 +80,40 @@ class Prober:
         if self._busy_since is None:
             self._busy_since, self._counter_moved_at = now, 0.0
         known = max(self._busy_since, activity.progress_at or 0.0, self._counter_moved_at)
-        if now - known > 2 * self.spec().probe_interval_seconds and self.plan.metrics_path is not None:
-            await self._look_at_counters(self.plan.metrics_path, now)
+        if now - known > 2 * self.spec().probe_interval_seconds:
+            await self._look_at_counters(now)
         return max(known, self._counter_moved_at)
 
-    async def _look_at_counters(self, path: str, now: float) -> None:
-        """A long prefill sends no byte for minutes, but its counters move."""
+    async def load(self) -> EngineLoad | None:
+        """What the engine's own metrics say; None where it has none, or they can't be had in time."""
+        if self.plan.metrics_path is None:
+            return None
         try:
             with trio.fail_after(self.spec().probe_timeout_seconds):
-                text = await self._read(path)
+                text = await self._read(self.plan.metrics_path)
         except (trio.TooSlowError, *BROKEN):
-            return
-        progress = self._progress_in(text)
-        if self._counter is not None and progress != self._counter:
-            self._counter_moved_at = now
-        self._counter = progress
+            return None
+        return await trio.to_thread.run_sync(self._load_in, text) if text else None  # a page may be a thousand lines
 
-    def _progress_in(self, text: str) -> float:
+    async def _look_at_counters(self, now: float) -> None:
+        """A long prefill sends no byte for minutes, but its counters move."""
+        load = await self.load()
+        if load is None:
+            return
+        if self._counter is not None and load.progress != self._counter:
+            self._counter_moved_at = now
+        self._counter = load.progress
+
+    def _load_in(self, text: str) -> EngineLoad | None:
         try:
-            return self.scrape(text).progress
+            load = self.scrape(text)
+            if all(map(math.isfinite, (load.running, load.waiting, load.progress, load.kv_cache_used or 0.0))):
+                return load
         except Exception:  # the plugin boundary: a runtime that can't read its metrics has none
             if not self._complained:
                 self._complained = True
                 log.exception("the metrics of %s can't be read, and count as no progress", self.plan.base_url)
-            return 0.0
+        return None
 
     async def _ask_health(self) -> tuple[str, bool]:
         """An error, empty when the engine answered as it should; and whether it was a time-out."""
@@ -146,9 +157,11 @@ class Prober:
             return answer.status_code
 
     async def _read(self, path: str) -> str:
-        """The text at ``path``, or as much of it as metrics can be."""
+        """The text at ``path``, or as much of it as metrics can be; empty where there is none."""
         text = bytearray()
         async with self._open("GET", path) as answer, aclosing(_chunks(answer)) as chunks:
+            if answer.status_code != httpx2.codes.OK:
+                return ""
             async for chunk in chunks:
                 text += chunk
                 if len(text) > MOST_METRICS_BYTES:

@@ -63,6 +63,9 @@ metric_lines = st.sampled_from(
     [
         "# TYPE x counter",
         'vllm:num_requests_running{engine="0"} NaN',
+        'vllm:num_requests_running{engine="1"} -3',
+        'vllm:kv_cache_usage_perc{engine="0"} 1.5',
+        "sglang:token_usage -0.25",
         "vllm:num_requests_waiting +Inf",
         "llamacpp:requests_processing",
         'llamacpp:requests_deferred{a="}"} 1 1700000000',
@@ -223,6 +226,9 @@ class RuntimeConformance:
         assert isinstance(load, EngineLoad)
         numbers = (load.running, load.waiting, load.progress, load.kv_cache_used or 0.0)
         assert all(math.isfinite(number) for number in numbers), load
+        assert load.running >= 0, "fewer requests than none"
+        assert load.waiting >= 0, "fewer requests than none"
+        assert load.kv_cache_used is None or 0 <= load.kv_cache_used <= 1, "it is the part in use, 0 to 1"
 
     def test_an_empty_metrics_page_is_an_empty_load(self) -> None:
         assert self.make_runtime().scrape("") == EngineLoad()

@@ -143,6 +143,16 @@ class Page:
         yield counter("stoker_engine_restarts", "Starts of the engine after its first, asked for or not.", restarts)
         yield gauge("stoker_engine_ready_timestamp_seconds", "Since when the engine is READY.", ready, unit="seconds")
         yield gauge("stoker_engine_max_concurrency", "Requests the engine may have at once.", limits)
+        yield from self._loads()
+
+    def _loads(self) -> Iterator[Metric]:
+        loads = [(_labels_of(info), info.load) for info in self.engines if info.load is not None]
+        cache = [(labels, load.kv_cache_used) for labels, load in loads if load.kv_cache_used is not None]
+        running = ((labels, load.running) for labels, load in loads)
+        waiting = ((labels, load.waiting) for labels, load in loads)
+        yield gauge("stoker_engine_running", "Requests the engine computes, as it says itself.", running)
+        yield gauge("stoker_engine_waiting", "Requests that wait within the engine, as it says itself.", waiting)
+        yield gauge("stoker_engine_kv_cache_used_ratio", "The part of the KV cache in use.", cache, unit="ratio")
 
     def _process(self) -> Iterator[Metric]:
         about = {"version": __version__, "python": platform.python_version()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -27,10 +28,10 @@ class Gauges:
             found[name].append(value)
         cache = _values(found, self.kv_cache)
         return EngineLoad(
-            running=sum(_values(found, self.running)),
-            waiting=sum(_values(found, self.waiting)),
-            kv_cache_used=max(cache) if cache else None,
-            progress=sum(_values(found, self.progress)),
+            running=_sum(_values(found, self.running)),
+            waiting=_sum(_values(found, self.waiting)),
+            kv_cache_used=min(1.0, max(0.0, *cache)) if cache else None,
+            progress=_sum(_values(found, self.progress)),
         )
 
 
@@ -80,3 +81,8 @@ def samples(text: str) -> Iterator[tuple[str, float]]:
 
 def _values(found: Mapping[str, Sequence[float]], names: Iterable[str]) -> list[float]:
     return [value for name in names for value in found.get(name, ())]
+
+
+def _sum(values: Iterable[float]) -> float:
+    """What they come to; never less than nothing, and never more than a number can be."""
+    return min(max(0.0, sum(values)), sys.float_info.max)
