@@ -22,7 +22,7 @@ from stoker.model import (
     RouteRequest,
 )
 
-NEEDS = frozenset({"headers", "body"})
+NEEDS = frozenset({"headers", "body", "prompt", "session"})
 """What a :class:`RoutingPolicy` may need of a request. What they are is said at :class:`stoker.model.RouteRequest`."""
 
 
@@ -76,7 +76,10 @@ class RoutingPolicy(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What of the request it must see besides model and path: any of ``headers``, ``body``."""
+        """What of the request it must see besides model, path: any of ``headers``, ``body``, ``prompt``, ``session``.
+
+        What they are is said at :class:`stoker.model.RouteRequest`. Each costs the gateway some time.
+        """
         ...
 
     def choose(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> Candidate:

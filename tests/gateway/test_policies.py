@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import trio
 
@@ -16,7 +18,7 @@ from .scripted import until
 from .test_choosing import raising, slow
 from .test_routing import backend
 
-ALL = frozenset({"headers", "body"})
+ALL = frozenset({"headers", "body", "prompt", "session"})
 MESSAGES = b'[ {"role": "user", "content": "h\xc3\xa9llo"} ]'
 
 
@@ -109,11 +111,20 @@ async def test_a_policy_sees_what_it_needs(lane: Lane) -> None:
             assert (await world.ask(body % name, headers)).status == 200
     [seen] = curious.seen
     assert (seen.request_id, seen.model, seen.path) == ("mine", "m", CHAT)
-    assert seen.body == body % b"m"
+    assert (seen.prompt, seen.session, seen.body) == (MESSAGES, "me", body % b"m")
     assert seen.headers["x-session-id"] == "s-\xe9"
     assert all(name == name.lower() for name in seen.headers)
     [seen] = modest.seen
-    assert (seen.body, dict(seen.headers)) == (b"", {})
+    assert (seen.prompt, seen.session, seen.body, dict(seen.headers)) == (b"", "", b"", {})
+
+
+async def test_a_large_prompt_is_seen_whole(lane: Lane) -> None:
+    policy = Played(needs=frozenset({"prompt"}))
+    prompt = json.dumps("long " * 200_000).encode()
+    async with running(lane=lane, policy=policy) as world:
+        await world.engine("one")
+        assert (await world.ask(b'{"model": "m", "prompt": %b}' % prompt)).status == 200
+    assert [seen.prompt for seen in policy.seen] == [prompt]
 
 
 async def test_a_policy_that_fails_costs_no_answer(lane: Lane, caplog: pytest.LogCaptureFixture) -> None:

@@ -186,7 +186,7 @@ def test_only_a_folder_that_nobody_else_can_write_to_is_trusted(place: Path) -> 
         (POLICY.replace("{name}", "Not A Name"), "lower case"),
         (
             POLICY.replace("frozenset()", "frozenset({{'soul'}})"),
-            "'soul'; there is only: body, headers",
+            "'soul'; there is only: body, headers, prompt, session",
         ),
         (POLICY.replace("frozenset()", "3"), "needs are 3"),
         (POLICY.replace("{name}", "least-load"), "of plugin 'builtin.policies'"),

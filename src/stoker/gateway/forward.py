@@ -22,6 +22,7 @@ from stoker.gateway.heading import Heading
 from stoker.gateway.measures import Measures
 from stoker.gateway.relay import Relay, deliver
 from stoker.gateway.routing import Lease, Prospect, RoutingTable, Ticket
+from stoker.gateway.saying import SayingReader
 from stoker.gateway.streaming import Sink
 from stoker.gateway.upstream import UpstreamPool
 from stoker.gateway.usage import usage_in
@@ -94,7 +95,8 @@ class Forwarder:
 
     ``report(engine_id, incarnation, error)`` is told of every engine that failed a request. ``probed(engine_id,
     incarnation)`` returns once the engine has answered a probe since, or takes no requests any more. ``reader`` finds
-    out which model a request is for, and ``rewrite(content_type, body, name)`` makes it ask for another.
+    out which model a request is for, ``read_said`` what policies want to know of it besides, and
+    ``rewrite(content_type, body, name)`` makes it ask for another.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Forwarder:
         report: Report,
         probed: Probed,
         reader: BodyReader,
+        read_said: SayingReader,
         rewrite: Rewrite,
         measures: Measures,
     ) -> None:
@@ -114,6 +117,7 @@ class Forwarder:
         self._report = report
         self._probed = probed
         self._reader = reader
+        self._read_said = read_said
         self._rewrite = rewrite
         self._measures = measures
         self._queue_seconds = settings.queue_seconds
@@ -291,3 +295,6 @@ class Forwarder:
             request.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
         if "body" in needs:
             request.body = job.body
+        if "prompt" in needs or "session" in needs:
+            said = await self._of_body(job, self._read_said)
+            request.prompt, request.session = said.prompt, said.session

@@ -22,6 +22,7 @@ from stoker.gateway.llhttp import best_framing
 from stoker.gateway.measures import Measures
 from stoker.gateway.rewriting import rewrite_model
 from stoker.gateway.routing import RoutingTable
+from stoker.gateway.saying import best_saying_reader
 from stoker.gateway.upstream import UpstreamPool
 from stoker.settings import GatewaySettings
 
@@ -64,6 +65,7 @@ class DataPlane:
             report=report,
             probed=probed,
             reader=best_reader(msgspec),
+            read_said=best_saying_reader(msgspec),
             rewrite=partial(rewrite_model, msgspec=msgspec),
             measures=measures,
         )

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from types import GenericAlias, ModuleType
 
 from stoker.gateway.forms import field_values, is_form
-
-_BETWEEN = re.compile(r"[ \t\n\r]*[{:,]?[ \t\n\r]*")
+from stoker.gateway.members import members
 
 
 def rewrite_model(content_type: bytes, body: bytes, name: str, msgspec: ModuleType | None) -> bytes:
@@ -34,27 +32,14 @@ def rewrite_model(content_type: bytes, body: bytes, name: str, msgspec: ModuleTy
 def _rewritten_json(body: bytes, name: str) -> bytes:
     """With nothing but the values of ``model`` replaced."""
     text = body.decode()
-    decode = json.JSONDecoder(parse_int=len).raw_decode
     new = json.dumps(name)
     pieces: list[str] = []
     copied = 0
-    place = _behind(text, 0)
-    while text[place] != "}":
-        key, place = decode(text, place)
-        start = _behind(text, place)
-        _, place = decode(text, start)
-        if key == "model":
+    for member, start, end in members(text):
+        if member == "model":
             pieces += (text[copied:start], new)
-            copied = place
-        place = _behind(text, place)
+            copied = end
     return "".join([*pieces, text[copied:]]).encode()
-
-
-def _behind(text: str, place: int) -> int:
-    """Where the next key or value begins: behind the mark that stands here, and the white space around it."""
-    found = _BETWEEN.match(text, place)
-    assert found is not None
-    return found.end()
 
 
 def _replaced(body: bytes, values: list[slice], new: bytes) -> bytes:

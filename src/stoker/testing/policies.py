@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from stoker.contracts import RoutingPolicy
 from stoker.model import Candidate, RouteRequest
 
-NEEDS = frozenset({"headers", "body"})
+NEEDS = frozenset({"headers", "body", "prompt", "session"})
 # A method of a base class runs in each class derived from it, which Hypothesis would rather ask about. Explaining a
 # failure takes longer than finding it.
 SUITE = settings(
@@ -37,6 +37,12 @@ requests = st.builds(
     path=st.sampled_from(["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]),
     headers=st.dictionaries(st.sampled_from(["x-session-id", "authorization"]), st.text(max_size=8)),
     body=st.one_of(st.just(b""), st.binary(max_size=64), st.just(b'{"model": "small", "user": "me"}')),
+    prompt=st.builds(
+        lambda beginning, end: beginning + end,
+        st.sampled_from([b"", b'[{"role": "system", "content": "' + 80 * b"Be brief. ", 300 * b"Once upon a time. "]),
+        st.binary(max_size=64),
+    ),
+    session=st.sampled_from(["", "a", "b"]) | st.text(max_size=8),
 )
 limits = st.none() | st.integers(1, 64)
 
