@@ -120,6 +120,19 @@ tunnel, or a reverse proxy that checks who asks, and name it in `allowed_hosts`.
 What may stand there is the policy's own affair: its page, or its plugin's, says it, and `stoker config check` tells
 what it has against it. All models that go by a policy share it and its options.
 
+```toml
+[gateway]
+policy = "least-load"                      # for models that name none
+
+[[engine]]
+model = "Qwen/Qwen2.5-0.5B-Instruct"
+replicas = 4
+policy = "session-affinity"                # for this one
+
+[policy.session-affinity]
+header = "x-conversation"
+```
+
 A reload takes up another `policy` of an engine for the requests that come after it, and restarts nothing; options count
 from the next start on.
 

@@ -96,6 +96,15 @@ class RoutingPolicy(Protocol):
 
 
 @runtime_checkable
+class Explaining(Protocol):
+    """What a policy may have besides: it can say why it chooses as it does."""
+
+    def explain(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> str:
+        """One sentence on why :meth:`RoutingPolicy.choose` gives what it gives for the same arguments."""
+        ...
+
+
+@runtime_checkable
 class Configurable(Protocol):
     """What a policy may have besides: options, from its table ``[policy.NAME]`` of the configuration."""
 

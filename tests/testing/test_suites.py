@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -62,6 +62,70 @@ class Bookkeeper(LeastLoad):
             raise KeyError(candidate.engine_id)
 
 
+class Nostalgic(LeastLoad):
+    """Holds on to the first engine that had a name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.engines: dict[str, Candidate] = {}
+
+    def choose(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> Candidate:
+        chosen = super().choose(request, candidates, now)
+        return self.engines.setdefault(chosen.engine_id, chosen)
+
+
+class Hoarder(LeastLoad):
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[RouteRequest] = []
+
+    def opened(self, request: RouteRequest, candidate: Candidate) -> None:
+        self.requests.append(request)
+
+
+class Recursive(LeastLoad):
+    """Compares the prompt with itself, letter by letter."""
+
+    def choose(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> Candidate:
+        def same(one: bytes, other: bytes) -> bool:
+            return not one or (one[:64] == other[:64] and same(one[64:], other[64:]))
+
+        same(request.prompt, request.prompt)
+        return candidates[0]
+
+
+class Speechless(LeastLoad):
+    def explain(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> str:
+        return " "
+
+
+class Talkative(LeastLoad):
+    def explain(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> str:
+        return f"I thought about it.\nI chose {candidates[0].engine_id}."
+
+
+class Vague(LeastLoad):
+    def explain(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> str:
+        return "that is how I feel today"
+
+
+class Unmoved(LeastLoad):
+    def configured(self, options: Mapping[str, Any]) -> Unmoved:
+        return self
+
+
+class Lenient(LeastLoad):
+    def configured(self, options: Mapping[str, Any]) -> Lenient:
+        return Lenient()
+
+
+class Curt(LeastLoad):
+    def configured(self, options: Mapping[str, Any]) -> Curt:
+        if options:
+            raise ValueError("no")
+        return Curt()
+
+
 class Curious(LeastLoad):
     needs = frozenset({"address"})
 
@@ -77,6 +141,15 @@ class Nameless(LeastLoad):
         (Stranger, "it_always_chooses_a_candidate"),
         (Sorter, "it_does_not_change_what_it_is_offered"),
         (Bookkeeper, "it_bears_a_lease_on_an_engine_it_did_not_choose"),
+        (Nostalgic, "it_chooses_engines_as_they_are_now"),
+        (Hoarder, "it_lets_go_of_requests_that_are_over"),
+        (Recursive, "it_bears_many_engines_and_a_long_prompt"),
+        (Speechless, "its_explanation_is_a_sentence_that_names_an_engine"),
+        (Talkative, "its_explanation_is_a_sentence_that_names_an_engine"),
+        (Vague, "its_explanation_is_a_sentence_that_names_an_engine"),
+        (Unmoved, "without_options_it_is_what_it_was"),
+        (Lenient, "an_option_that_there_is_not_is_named"),
+        (Curt, "an_option_that_there_is_not_is_named"),
         (Curious, "it_asks_for_nothing_a_request_does_not_have"),
         (Nameless, "it_is_a_policy_with_a_name_one_can_write"),
     ],
@@ -86,7 +159,7 @@ def test_a_policy_that_breaks_a_promise_is_found_out(policy: type[LeastLoad], te
         def make_policy(self) -> RoutingPolicy:
             return policy()
 
-    with pytest.raises((AssertionError, KeyError)):
+    with pytest.raises((AssertionError, KeyError, RecursionError)):
         run(Suite(), test)
 
 

@@ -10,16 +10,19 @@ In a plugin's tests::
 
 from __future__ import annotations
 
+import gc
 import re
+import weakref
 from collections.abc import Sequence
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from stoker.contracts import RoutingPolicy
+from stoker.contracts import Configurable, Explaining, RoutingPolicy
 from stoker.model import Candidate, RouteRequest
 
 NEEDS = frozenset({"headers", "body", "prompt", "session"})
+REQUESTS_KEPT = 100
 # A method of a base class runs in each class derived from it, which Hypothesis would rather ask about. Explaining a
 # failure takes longer than finding it.
 SUITE = settings(
@@ -59,6 +62,19 @@ def fleets(draw: st.DrawFn, min_size: int = 1) -> Sequence[Candidate]:
     return fleet
 
 
+def one_request(number: int, prompt: bytes = b"") -> RouteRequest:
+    """A request whose every part is unlike those of other numbers."""
+    return RouteRequest(
+        request_id=f"request-{number}",
+        model="small",
+        path="/v1/chat/completions",
+        headers={"x-session-id": f"session-{number}"},
+        body=b"%d" % number,
+        prompt=prompt or b"%d: " % number + 1000 * b"?",
+        session=f"session-{number}",
+    )
+
+
 class PolicyConformance:
     """Derive from it, and say how a new policy is made."""
 
@@ -79,6 +95,29 @@ class PolicyConformance:
     @SUITE
     def test_of_one_candidate_it_chooses_that(self, request: RouteRequest, candidate: Candidate, now: float) -> None:
         assert self.make_policy().choose(request, [candidate], now) == candidate
+
+    @given(
+        asked=st.lists(st.tuples(requests, st.integers(0, 2), st.booleans()), max_size=30),
+        kept=st.integers(1, 4),
+    )
+    @SUITE
+    def test_it_chooses_engines_as_they_are_now(self, asked: list[tuple[RouteRequest, int, bool]], kept: int) -> None:
+        """Engines restart: the new candidate has the name of the old one, whose leases are closed later."""
+        policy = self.make_policy()
+        fleet = [Candidate(engine_id=f"engine-{number}") for number in range(3)]
+        leases: list[tuple[RouteRequest, Candidate]] = []
+        for now, (request, number, restarts) in enumerate(asked):
+            if restarts:
+                fleet[number] = Candidate(engine_id=f"engine-{number}")
+            chosen = policy.choose(request, tuple(fleet), float(now))
+            assert any(chosen is candidate for candidate in fleet), f"{chosen!r} is no candidate, or one of the past"
+            chosen.in_flight += 1
+            policy.opened(request, chosen)
+            leases.append((request, chosen))
+            while len(leases) > kept:
+                over, engine = leases.pop(0)
+                engine.in_flight -= 1
+                policy.closed(over, engine)
 
     @given(turns=st.lists(st.tuples(requests, fleets(), st.booleans()), max_size=12))
     @SUITE
@@ -116,3 +155,68 @@ class PolicyConformance:
         policy.opened(request, other)
         policy.closed(request, other)
         assert policy.choose(request, fleet, 1.0) in fleet
+
+    def test_it_bears_many_engines_and_a_long_prompt(self) -> None:
+        policy = self.make_policy()
+        fleet = [Candidate(engine_id=f"engine-{number}", in_flight=number % 7) for number in range(64)]
+        for number in range(4):
+            request = one_request(number, prompt=128 * 1024 // 8 * b"letters ")
+            chosen = policy.choose(request, fleet, 0.0)
+            assert chosen in fleet
+            policy.opened(request, chosen)
+            policy.closed(request, chosen)
+
+    def test_it_lets_go_of_requests_that_are_over(self) -> None:
+        """Bodies can be megabytes. A policy may keep what it learned of requests, and the latest few, but not all."""
+        policy = self.make_policy()
+        fleet = [Candidate(engine_id=f"engine-{number}") for number in range(3)]
+        seen = []
+        for number in range(2 * REQUESTS_KEPT):
+            request = one_request(number)
+            seen.append(weakref.ref(request))
+            chosen = policy.choose(request, fleet, float(number))
+            policy.opened(request, chosen)
+            policy.closed(request, chosen)
+        del request
+        gc.collect()
+        alive = sum(reference() is not None for reference in seen)
+        assert alive <= REQUESTS_KEPT, f"of {len(seen)} requests that are over, {alive} are still held"
+
+    @given(asked=st.lists(requests, max_size=6), fleet=fleets(), request=requests)
+    @SUITE
+    def test_its_explanation_is_a_sentence_that_names_an_engine(
+        self, asked: list[RouteRequest], fleet: list[Candidate], request: RouteRequest
+    ) -> None:
+        """If it has one (:class:`stoker.contracts.Explaining`), whatever it was asked before."""
+        policy = self.make_policy()
+        if not isinstance(policy, Explaining):
+            return
+        for before in asked:
+            policy.opened(before, policy.choose(before, fleet, 0.0))
+        text = policy.explain(request, fleet, 1.0)
+        assert text.strip(), "the explanation is empty"
+        assert text.isprintable(), f"more than one line: {text!r}"
+        assert any(candidate.engine_id in text for candidate in fleet), f"it names none of the candidates: {text!r}"
+        assert policy.choose(request, fleet, 1.0) in fleet
+
+    def test_without_options_it_is_what_it_was(self) -> None:
+        """If it has options (:class:`stoker.contracts.Configurable`)."""
+        policy = self.make_policy()
+        if not isinstance(policy, Configurable):
+            return
+        again = policy.configured({})
+        assert again is not policy, "configured() must make a new policy"
+        assert isinstance(again, RoutingPolicy)
+        assert (again.name, again.needs) == (policy.name, policy.needs)
+
+    def test_an_option_that_there_is_not_is_named(self) -> None:
+        """By a ValueError, if it has options."""
+        policy = self.make_policy()
+        if not isinstance(policy, Configurable):
+            return
+        complaint = "nothing"
+        try:
+            policy.configured({"no-such-option": 1})
+        except ValueError as error:
+            complaint = str(error)
+        assert "no-such-option" in complaint, f"of an option that there is not it said {complaint!r}"
