@@ -1,16 +1,22 @@
-"""Writes the pages that are drawn from the code: ``python3 docs/generate.py``, after a change of the state table."""
+"""Writes the pages that are drawn from the code: ``python3 docs/generate.py``, after a change of what they show."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from stoker.builtin.policies import AtRandom, LeastLoad, PowerOfTwo, PrefixAffinity, RoundRobin, SessionAffinity
 from stoker.config.schema import reference
+from stoker.contracts import RoutingPolicy
 from stoker.core.states import TRANSITIONS, mermaid
 from stoker.model import EngineSpec
 from stoker.settings import GatewaySettings, RuntimeSettings, Settings
+from stoker.testing.comparing import compare
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
+ROUTING = Path(__file__).resolve().parent / "explanation" / "routing.md"
+SIMULATED = ("<!-- simulated: begin -->", "<!-- simulated: end -->")
 
 ENGINE_STATES = """\
 # Engine states
@@ -118,7 +124,8 @@ tunnel, or a reverse proxy that checks who asks, and name it in `allowed_hosts`.
 ## `[policy.NAME]`
 
 What may stand there is the policy's own affair: its page, or its plugin's, says it, and `stoker config check` tells
-what it has against it. All models that go by a policy share it and its options.
+what it has against it. All models that go by a policy share it and its options. The policies that come with Stoker are
+described in [how requests are routed](../explanation/routing.md).
 
 ```toml
 [gateway]
@@ -165,6 +172,22 @@ def table() -> str:
     )
 
 
+def routing(page: str) -> str:
+    """``page`` with how the built-in policies do on the simulated fleet. Those of chance are seeded."""
+    policies: list[Callable[[], RoutingPolicy]] = [
+        RoundRobin,
+        lambda: AtRandom(random.Random(1)),  # noqa: S311
+        LeastLoad,
+        lambda: PowerOfTwo(random.Random(1)),  # noqa: S311
+        SessionAffinity,
+        PrefixAffinity,
+    ]
+    begin, end = SIMULATED
+    before, rest = page.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n\n{compare(policies)}\n\n{end}{after}"
+
+
 def pages() -> Mapping[Path, str]:
     """Every generated page: where it stands, and what it should say."""
     configuration = CONFIGURATION.format(
@@ -176,6 +199,7 @@ def pages() -> Mapping[Path, str]:
     return {
         REFERENCE / "engine-states.md": ENGINE_STATES.format(diagram=mermaid(), table=table()),
         REFERENCE / "configuration.md": configuration,
+        ROUTING: routing(ROUTING.read_text()),
     }
 
 
