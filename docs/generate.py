@@ -141,7 +141,7 @@ header = "x-conversation"
 ```
 
 A reload takes up another `policy` of an engine for the requests that come after it, and restarts nothing; options count
-from the next start on.
+from the next start on. `stoker route explain MODEL` says which engine a request would get, and why.
 
 A policy that raises, or chooses an engine that it was not offered, costs no answer: `least-load` chooses then. It is
 named in the log once, and counted in [`stoker_policy_failures_total`](metrics.md). One that takes more than 5 ms three

@@ -83,7 +83,11 @@ class RoutingPolicy(Protocol):
         ...
 
     def choose(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> Candidate:
-        """One of ``candidates``, which is never empty. ``now`` is seconds of a monotonic clock."""
+        """One of ``candidates``, which is never empty. ``now`` is seconds of a monotonic clock.
+
+        It promises nothing: the request may fail before it has its lease, and ``stoker route explain`` asks too. What
+        the policy remembers of requests it learns from ``opened`` and ``closed``.
+        """
         ...
 
     def opened(self, request: RouteRequest, candidate: Candidate) -> None:

@@ -60,6 +60,10 @@ class Client:
         """Send ``body`` there, and return the JSON object that is the answer."""
         return self._call("POST", path, dict(body or {}))
 
+    def post_text(self, path: str, text: str) -> dict[str, Any]:
+        """Send the JSON ``text`` there as it is, and return the JSON object that is the answer."""
+        return self._call("POST", path, text)
+
     def delete(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Delete what is there, and return the JSON object that is the answer."""
         return self._call("DELETE", path, dict(body or {}))
@@ -79,9 +83,10 @@ class Client:
                 raise self._problem(response)
             yield from response.iter_text()
 
-    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | str | None = None) -> dict[str, Any]:
+        sent: dict[str, Any] = {"content": body.encode()} if isinstance(body, str) else {"json": body}
         with self._contained():
-            response = self._http.request(method, MANAGEMENT + path, json=body)
+            response = self._http.request(method, MANAGEMENT + path, **sent)
         if not response.is_success:
             raise self._problem(response)
         try:

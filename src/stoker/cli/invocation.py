@@ -11,7 +11,7 @@ from pathlib import Path
 import stoker
 
 INVOKED_AS = "STOKER_INVOKED_AS"
-_COMMAND = re.compile(r"(?<!-m )(?<![\w/.-])stoker (?=(?:config|engine|gateway|plugin|runtime) [a-z])")
+_COMMAND = re.compile(r"(?<!-m )(?<![\w/.-])stoker (?=(?:config|engine|gateway|plugin|route|runtime) [a-z])")
 
 
 def program() -> str:

@@ -50,6 +50,10 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = MappingProxyTy
                 "logs": ("engine:logs", "Show what an engine printed."),
             },
         ),
+        "route": (
+            "Look at routing.",
+            {"explain": ("route:explain", "Say which engine a request would get, and why, without sending it.")},
+        ),
         "config": (
             "Look at stoker.toml.",
             {

@@ -25,6 +25,7 @@ from stoker.web.management import ManagementEndpoints
 from stoker.web.metrics import MetricsEndpoint
 from stoker.web.openai import AnyText, ModelEndpoints
 from stoker.web.problems import RequestError, answer_to
+from stoker.web.route import RouteEndpoints
 from stoker.web.streams import OpenEnds
 from stoker.web.token import AdminToken
 from stoker.web.wire import Wire, respond
@@ -144,6 +145,7 @@ def create_app(
     ManagementEndpoints(
         control, operations, table, wire, app.open_ends, settings, started_at, keep_alive_seconds
     ).add_to(management)
+    RouteEndpoints(control, table, wire).add_to(management)
     app.register_blueprint(management)
     return app
 

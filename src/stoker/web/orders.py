@@ -6,9 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
+
 from stoker.core.naming import LONGEST, is_engine_id
 from stoker.errors import ConfigError, Mistake
 
+_USUAL_PATH = "/v1/chat/completions"
 _MOST_SECONDS = 366 * 24 * 3600.0
 
 
@@ -40,6 +43,38 @@ def drain_seconds(body: Mapping[str, Any], source: str) -> float | None:
     if mistakes:
         raise ConfigError(source, mistakes)
     return 0.0 if drain is False else seconds
+
+
+@attrs.frozen
+class RouteOrder:
+    """The head of a request that is to be explained. The names of ``headers`` are lower case."""
+
+    model: str
+    path: str
+    headers: Mapping[str, str]
+
+
+def route_order(body: Mapping[str, Any], source: str) -> RouteOrder:
+    """Which request is to be explained; its ``body``, if one is given, may say the ``model``. Raises ConfigError."""
+    known = ("model", "path", "headers", "body")
+    mistakes = [Mistake(key, f"is not known here; there are: {', '.join(known)}") for key in body if key not in known]
+    given = {key: value for key, value in body.items() if value is not None}
+    inner, headers, path = given.get("body", {}), given.get("headers", {}), given.get("path", _USUAL_PATH)
+    if not isinstance(inner, dict):
+        mistakes.append(Mistake("body", "must be a JSON object: the request's own body"))
+        inner = {}
+    model = given.get("model", inner.get("model"))
+    if not isinstance(model, str) or not model:
+        mistakes.append(Mistake("model", "must name a model, here or in the body"))
+    elif inner.get("model", model) != model:
+        mistakes.append(Mistake("model", "is not the one of the body; leave one of them out"))
+    if not isinstance(path, str) or not path.startswith("/"):
+        mistakes.append(Mistake("path", f"must be a path such as {_USUAL_PATH}"))
+    if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
+        mistakes.append(Mistake("headers", "must be a JSON object of texts"))
+    if mistakes:
+        raise ConfigError(source, mistakes)
+    return RouteOrder(str(model), path, {name.lower(): value for name, value in headers.items()})
 
 
 def remote_spec(body: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -1,0 +1,106 @@
+"""``stoker route explain``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from stoker.cli.client import connect
+from stoker.cli.options import AsJson
+from stoker.cli.output import load, print_json, print_record, print_table
+from stoker.errors import ConfigError, Mistake, StokerError
+
+COLUMNS = ("ENGINE", "STATE", "ACTIVE", "LOAD", "CANDIDATE", "WHY NOT")
+CHAT = "/v1/chat/completions"
+
+
+def explain(
+    model: Annotated[str, Parameter(help="What the request asks for.")],
+    /,
+    *,
+    path: Annotated[str, Parameter(help=f"Where it is sent; else {CHAT}.")] = CHAT,
+    header: Annotated[tuple[str, ...], Parameter(("--header", "-H"), help="'Name: value'; repeatable.")] = (),
+    prompt: Annotated[str | None, Parameter(help="What the user says in it.", allow_leading_hyphen=True)] = None,
+    body: Annotated[
+        str | None, Parameter(help="A file with its body, or - for standard input.", allow_leading_hyphen=True)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which engine a request would get, and why, without sending it."""
+    if prompt is not None and body is not None:
+        raise ConfigError("--body", [Mistake("", "says what the request holds, as --prompt does; give one of them")])
+    text = _read(body) if body is not None else json.dumps(_asking(model, path, prompt), separators=(",", ":"))
+    order = json.dumps({"model": model, "path": path, "headers": _headers(header)})
+    with connect() as client:
+        # As it was written: what policies remember of prompts are their very bytes.
+        told = client.post_text("/route/explain", f'{order[:-1]}, "body": {text}}}')
+    if as_json:
+        print_json(told)
+    else:
+        _print(told)
+
+
+def _print(told: Mapping[str, Any]) -> None:
+    policy = f"{told['policy']} (of the plugin {told['plugin']}{'' if told['in_service'] else '; out of service'})"
+    rows = [_row(each) for each in told["engines"]]
+    record = {
+        "model": told["model"],
+        "policy": policy,
+        "engine": told["choice"] or "none now",
+        "why": told["why"],
+        "but": "chance is in it: the next request may get another engine" if told["may_differ"] else None,
+    }
+    print_record(record)
+    print()
+    print_table(COLUMNS, rows, empty="there are no engines", prose=True)
+
+
+def _row(each: Mapping[str, Any]) -> tuple[object, ...]:
+    active, limit = each["in_flight"], each["limit"]
+    return (
+        each["engine_id"],
+        each["state"],
+        f"{active}/{limit}" if limit else active,
+        load(each["load"]),
+        each["candidate"],
+        each["why_not"],
+    )
+
+
+def _asking(model: str, path: str, prompt: str | None) -> dict[str, object]:
+    """A body as a client would write it."""
+    if prompt is None:
+        return {"model": model}
+    match path:
+        case "/v1/completions":
+            return {"model": model, "prompt": prompt}
+        case "/v1/chat/completions" | "/v1/messages":
+            return {"model": model, "messages": [{"role": "user", "content": prompt}]}
+    return {"model": model, "input": prompt}
+
+
+def _read(named: str) -> str:
+    """The body in a file; valid JSON, and otherwise as it is there."""
+    try:
+        text = sys.stdin.read() if named == "-" else Path(named).read_text(encoding="utf-8")
+        json.loads(text)
+    except OSError as error:
+        raise StokerError(f"{named} can't be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise StokerError(f"what is in {named} is no JSON: {error}") from None
+    return text
+
+
+def _headers(given: tuple[str, ...]) -> dict[str, str]:
+    headers = {}
+    for each in given:
+        name, colon, value = each.partition(":")
+        if not colon or not name.strip():
+            raise ConfigError("--header", [Mistake("", f"must be 'Name: value', not {each!r}")])
+        headers[name.strip()] = value.strip()
+    return headers
