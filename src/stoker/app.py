@@ -33,6 +33,7 @@ from stoker.gpu.inventory import Inventory
 from stoker.gpu.ledger import Ledger
 from stoker.gpu.nvml import read_gpus
 from stoker.home import Home
+from stoker.observing import Observers
 from stoker.operations import Operations
 from stoker.plugins import Registry
 from stoker.settings import Settings
@@ -187,9 +188,10 @@ class Program:
         table = RoutingTable(self._make_policies(), clock=trio.lowlevel.current_clock().current_time)
         native = await trio.to_thread.run_sync(accelerators.load, os.environ)
         client = await trio.to_thread.run_sync(probe.make_client)
-        async with client, trio.open_nursery() as engines:
+        observers = self._make_observers()
+        async with client, observers.told(), trio.open_nursery() as engines:
             placer = self._make_placer(ledger)
-            supervisor = self._make_supervisor(table, client, engines, placer)
+            supervisor = self._make_supervisor(table, client, engines, placer, observers)
             about = self._about(native)
             operations = Operations(supervisor, self.registry, placer.report, about, self.config_path, ledger)
             engines.start_soon(self._obey_signals, signals)
@@ -202,9 +204,10 @@ class Program:
                 probed=supervisor.wait_until_probed,
                 httptools=native.httptools,
                 msgspec=native.msgspec,
+                finished=observers.request_finished if observers.requests else None,
             )
             async with plane as data_plane, trio.open_nursery() as doors:
-                web = self._make_web(table, data_plane.measures, operations, token)
+                web = self._make_web(table, data_plane.measures, operations, token, observers)
                 lane = ProxyLane(data_plane.forwarder, gateway, web, web.guard)
                 server = await doors.start(partial(serve, lane, [self.listener], data_plane, web.guard))
                 operations.start_configured(self.settings)
@@ -241,6 +244,7 @@ class Program:
         client: httpx2.AsyncClient,
         engines: trio.Nursery,
         placer: Placer,
+        observers: Observers,
     ) -> Supervisor:
         crew = Crew(
             home=self.home,
@@ -251,9 +255,21 @@ class Program:
             client=client,
             nursery=engines,
         )
-        return Supervisor(crew, table, self.settings.log_max_bytes)
+        observe = observers.engine_changed if observers.engines else None
+        return Supervisor(crew, table, self.settings.log_max_bytes, observe)
 
-    def _make_web(self, table: RoutingTable, measures: Measures, operations: Operations, token: AdminToken) -> WebApp:
+    def _make_observers(self) -> Observers:
+        hooks = self.registry.implementations
+        return Observers(hooks("stoker_engine_changed"), hooks("stoker_request_finished"))
+
+    def _make_web(
+        self,
+        table: RoutingTable,
+        measures: Measures,
+        operations: Operations,
+        token: AdminToken,
+        observers: Observers,
+    ) -> WebApp:
         return create_app(
             operations.supervisor,
             operations,
@@ -263,6 +279,7 @@ class Program:
             settings=self.settings.gateway,
             read_spec=partial(config.spec_from_json, policies=self.registry.policies),
             started_at=time.time(),
+            listeners=observers.listeners,
         )
 
     def _say_ready(self, doors: trio.Nursery) -> None:

@@ -1,7 +1,8 @@
-"""The pluggy hooks. Each is called once, at start-up, and returns contract objects.
+"""The pluggy hooks. Those that register are called once, at start-up; those that observe run on a thread of their own.
 
 A plugin is a module or object with functions of these names, marked with :data:`hookimpl` and found through the entry
-point group ``stoker``. No hook is called while a request is served.
+point group ``stoker``. No hook is called while a request is served. An implementation may leave out arguments that it
+does not want.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 import pluggy
 
 from stoker.contracts import EngineRuntime, GpuScheduler, RoutingPolicy
+from stoker.model import EngineInfo, RequestRecord
 
 PROJECT = "stoker"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -32,4 +34,20 @@ def stoker_register_policies() -> Sequence[RoutingPolicy]:
 @hookspec
 def stoker_register_schedulers() -> Sequence[GpuScheduler]:
     """GPU schedulers to make available under their names."""
+    raise NotImplementedError
+
+
+@hookspec
+def stoker_engine_changed(before: EngineInfo | None, after: EngineInfo | None) -> None:
+    """An engine changed. ``before`` is None for a new engine, ``after`` for one that is forgotten.
+
+    An observer: called on a thread of the plugin's own, from a bounded queue, in order. What it raises is logged once
+    and counted; when it falls behind by more than the queue holds, what comes then is dropped, and counted.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def stoker_request_finished(record: RequestRecord) -> None:
+    """A request is over. An observer, as :func:`stoker_engine_changed`, on the same thread of its plugin."""
     raise NotImplementedError

@@ -368,3 +368,32 @@ class EngineInfo:
     metadata: Mapping[str, Any]
     policy: str | None = None
     load: EngineLoad | None = None
+
+
+@attrs.frozen(kw_only=True)
+class RequestRecord:
+    """One request that is over, for observers. Times are seconds, ``began_at`` since the Unix epoch.
+
+    ``model`` is the engine's model and ``engine_id`` the engine that answered last; both are empty where none was
+    reached. ``asked`` is the name that the client sent. ``status`` is the answer's, or 499 for a client that left.
+    ``waited_seconds`` passed before the request had an engine; ``first_byte_seconds`` before the answer began, None
+    where it never did. Tokens are None where the engine did not report them.
+    """
+
+    request_id: str
+    path: str
+    asked: str
+    model: str
+    engine_id: str
+    status: int
+    stream: bool
+    began_at: float
+    duration_seconds: float
+    waited_seconds: float
+    first_byte_seconds: float | None
+    attempts: int
+    received_bytes: int
+    sent_bytes: int
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    error: str = ""

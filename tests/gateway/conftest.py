@@ -18,6 +18,7 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
 from stoker.builtin.policies import LeastLoad
 from stoker.contracts import RoutingPolicy
+from stoker.gateway.forward import Finished
 from stoker.gateway.heading import ExpressHead, Guard, HeadReader
 from stoker.gateway.plane import DataPlane
 from stoker.gateway.policies import Policies
@@ -168,6 +169,7 @@ async def running(
     *,
     policy: RoutingPolicy | None = None,
     policies: Mapping[str, RoutingPolicy] | None = None,
+    finished: Finished | None = None,
     guard: Guard | None = None,
     drain_seconds: float = 5.0,
     ssl_context: ssl.SSLContext | None = None,
@@ -201,6 +203,7 @@ async def running(
             probed=probed,
             httptools=httptools if native else None,
             msgspec=msgspec if native else None,
+            finished=finished,
             ssl_context=lambda: ssl_context or ssl.create_default_context(),
         ) as plane,
         trio.open_nursery() as nursery,

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GROUND = frozenset({"stoker", "errors", "model", "home", "settings"})
 INSIDE = GROUND | {"contracts", "core"}
 PARTS = frozenset({"gpu", "store", "supervise", "gateway", "environments"})
-WIRED = INSIDE | PARTS | {"config", "operations", "web", "hookspecs", "plugins"}
+WIRED = INSIDE | PARTS | {"config", "observing", "operations", "web", "hookspecs", "plugins"}
 
 # What each part of stoker may import, besides itself. "stoker" is the package's own __init__.
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
@@ -31,6 +31,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "config": GROUND | {"contracts"},
     "core": INSIDE,
     **dict.fromkeys(PARTS, INSIDE),
+    "observing": frozenset({"errors", "model"}),
     "operations": INSIDE | PARTS | {"config"},
     "web": INSIDE | PARTS,
     "app": WIRED | {"builtin", "accelerators"},

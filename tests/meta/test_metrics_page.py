@@ -19,7 +19,7 @@ from stoker.gateway.measures import (
 )
 from stoker.gateway.usage import Usage
 from stoker.model import NOTHING, EngineInfo, EngineLoad, EngineState, Origin
-from stoker.web.families import Page, PolicyState
+from stoker.web.families import ObserverState, Page, PolicyState
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "metrics.md").read_text()
 ROW = re.compile(r"^\| `(\w+)` \| (counter|gauge|histogram) \| ([^|]*)\| \S.*\|$", re.MULTILINE)
@@ -59,7 +59,8 @@ def one_of_everything() -> Page:
     measures.relayed("m", "m-1", 1, 2)
     measures.tokens("m", "m-1", Usage(1, 2))
     policies = (PolicyState("least-load", {"raised": 0}, in_service=True),)
-    return Page(measures.snapshot(), Counters(), (ENGINE,), policies, waiting=0, waiting_limit=1)
+    observers = (ObserverState("usage", dropped=0, failures=0),)
+    return Page(measures.snapshot(), Counters(), (ENGINE,), policies, observers, waiting=0, waiting_limit=1)
 
 
 def described(metric: Metric) -> tuple[str, str, frozenset[str]]:

@@ -247,6 +247,13 @@ def test_what_nobody_provides_is_answered_with_what_there_is() -> None:
         load().scheduler("x")
 
 
+def test_other_hooks_are_kept_with_what_they_take(place: Path) -> None:
+    source = "from stoker.hookspecs import hookimpl\n@hookimpl\ndef stoker_engine_changed(after):\n    return after\n"
+    [implementation] = load(write(place, source)).implementations("stoker_engine_changed")
+    assert implementation.plugin == "mine"
+    assert implementation(before=1, after=2) == 2
+
+
 # The command line
 
 

@@ -9,6 +9,11 @@ from stoker.cli.output import print_json, print_table
 from stoker.cli.plugins import load_plugins
 from stoker.plugins import PluginRecord
 
+HOOKS = {
+    "stoker_engine_changed": "observes engines",
+    "stoker_request_finished": "observes requests",
+}
+
 
 def listing(*, plugin_path: PluginPath = (), strict: Strict = False, as_json: AsJson = False) -> None:
     """List the plugins: where each came from, what it provides, and why it was left out if it was."""
@@ -28,4 +33,5 @@ def _described(record: PluginRecord) -> dict[str, Any]:
 def _provided(record: PluginRecord) -> str:
     if record.problem is not None:
         return f"left out: {record.problem}"
-    return "; ".join(f"{kind} {', '.join(names)}" for kind, names in record.provides.items() if names)
+    kinds = [f"{kind} {', '.join(names)}" for kind, names in record.provides.items() if names and kind != "hooks"]
+    return "; ".join([*kinds, *(HOOKS[hook] for hook in record.provides["hooks"])])

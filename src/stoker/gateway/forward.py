@@ -19,6 +19,7 @@ from stoker.gateway.counters import Counters
 from stoker.gateway.failures import Exhausted, Unsendable
 from stoker.gateway.headers import RequestIds
 from stoker.gateway.heading import Heading
+from stoker.gateway.job import CLIENT_GONE, Job, message_of, record_of_refusal
 from stoker.gateway.measures import Measures
 from stoker.gateway.relay import Relay, deliver
 from stoker.gateway.routing import Lease, Prospect, RoutingTable, Ticket
@@ -26,7 +27,7 @@ from stoker.gateway.saying import SayingReader
 from stoker.gateway.streaming import Sink
 from stoker.gateway.upstream import UpstreamPool
 from stoker.gateway.usage import usage_in
-from stoker.model import RouteRequest
+from stoker.model import RequestRecord, RouteRequest
 from stoker.settings import GatewaySettings
 
 logger = logging.getLogger("stoker.gateway")
@@ -34,11 +35,11 @@ logger = logging.getLogger("stoker.gateway")
 MOST_ATTEMPTS = 3  # a request that kills its engine must not go round the fleet
 FOUND_FAILING_SECONDS = 2.0
 SEEN_GONE_SECONDS = 0.1  # the exit of an engine is seen about when its connections break
-CLIENT_GONE = 499  # what nginx logs for it
 
 Report = Callable[[str, int, str], None]
 Probed = Callable[[str, int], Awaitable[None]]
 Rewrite = Callable[[bytes, bytes, str], bytes]
+Finished = Callable[[RequestRecord], None]
 T = TypeVar("T")
 
 
@@ -58,35 +59,6 @@ class _Failure:
     answer: Answer
 
 
-class _Job:
-    """A request under way, and what is to be measured of it."""
-
-    __slots__ = (
-        "asked",
-        "body",
-        "engine_id",
-        "first_byte_at",
-        "heading",
-        "model",
-        "request_id",
-        "sent_bytes",
-        "status",
-        "stream",
-    )
-
-    def __init__(self, heading: Heading, body: bytes, request_id: bytes) -> None:
-        self.heading = heading
-        self.body = body
-        self.request_id = request_id
-        self.asked = ""
-        self.stream = False
-        self.model = ""
-        self.engine_id = ""
-        self.status = CLIENT_GONE
-        self.first_byte_at: float | None = None
-        self.sent_bytes = 0
-
-
 _FAILURES = {500: _Kind.DOUBTFUL, 502: _Kind.UNAVAILABLE, 503: _Kind.UNAVAILABLE, 504: _Kind.UNAVAILABLE}
 
 
@@ -96,7 +68,8 @@ class Forwarder:
     ``report(engine_id, incarnation, error)`` is told of every engine that failed a request. ``probed(engine_id,
     incarnation)`` returns once the engine has answered a probe since, or takes no requests any more. ``reader`` finds
     out which model a request is for, ``read_said`` what policies want to know of it besides, and
-    ``rewrite(content_type, body, name)`` makes it ask for another.
+    ``rewrite(content_type, body, name)`` makes it ask for another. ``finished`` is given a record of every request that
+    is over; it must not take long, nor raise.
     """
 
     def __init__(
@@ -110,6 +83,7 @@ class Forwarder:
         read_said: SayingReader,
         rewrite: Rewrite,
         measures: Measures,
+        finished: Finished | None = None,
     ) -> None:
         self._ids = RequestIds()
         self._table = table
@@ -118,6 +92,7 @@ class Forwarder:
         self._probed = probed
         self._reader = reader
         self._read_said = read_said
+        self._finished = finished
         self._rewrite = rewrite
         self._measures = measures
         self._queue_seconds = settings.queue_seconds
@@ -133,8 +108,12 @@ class Forwarder:
         """Answer a request into ``sink`` that nobody is to see, and count it. ``heading`` is there if it was read."""
         self.counters.requests += 1
         self.counters.refused += 1
-        self._measures.finished("", "", heading.path if heading else "", answer.status, 0.0, 0.0)
-        await deliver(answer, sink, self._ids.of(heading.fields.get(b"x-request-id") if heading else None))
+        path = heading.path if heading else ""
+        self._measures.finished("", "", path, answer.status, 0.0, 0.0)
+        request_id = self._ids.of(heading.fields.get(b"x-request-id") if heading else None)
+        if self._finished is not None:
+            self._finished(record_of_refusal(request_id, path, answer))
+        await deliver(answer, sink, request_id)
 
     async def forward(self, heading: Heading, body: bytes, sink: Sink) -> None:
         """Answer a request into ``sink``, always: with an engine's answer or an error. ``body`` is whole.
@@ -145,7 +124,7 @@ class Forwarder:
         began = self._table.clock()
         self.counters.requests += 1
         self._budget.deposit()
-        job = _Job(heading, body, self._ids.of(heading.fields.get(b"x-request-id")))
+        job = Job(heading, body, self._ids.of(heading.fields.get(b"x-request-id")))
         try:
             answer = await self._answer(job, sink)
             if answer is not None:
@@ -156,7 +135,7 @@ class Forwarder:
             job.status = CLIENT_GONE
             raise
         except Exception:
-            job.status = 500
+            job.status, job.error = 500, "a defect of Stoker; its log says more"
             raise
         finally:
             now = self._table.clock()
@@ -164,8 +143,10 @@ class Forwarder:
             self._measures.finished(job.model, job.engine_id, heading.path, job.status, now - began, first_byte)
             if job.engine_id:
                 self._measures.relayed(job.model, job.engine_id, len(body), job.sent_bytes)
+            if self._finished is not None:
+                self._finished(job.record(began, now))
 
-    async def _answer(self, job: _Job, sink: Sink) -> Answer | None:
+    async def _answer(self, job: Job, sink: Sink) -> Answer | None:
         """The answer, unless it was relayed already."""
         asked = await self._of_body(job, self._reader.read)
         if isinstance(asked, Answer):
@@ -187,6 +168,9 @@ class Forwarder:
                 job.model = self._table.proper_name(asked.model)
                 return self._ours(admitted, job)
             self.counters.retries += attempt > 1
+            job.attempts = attempt
+            if attempt == 1 and self._finished is not None:
+                job.leased_at = self._table.clock()
             try:
                 outcome = await self._attempt(job, admitted, sink)
             finally:
@@ -200,9 +184,9 @@ class Forwarder:
         assert failure is not None
         return failure.answer
 
-    async def _attempt(self, job: _Job, lease: Lease, sink: Sink) -> Answer | _Failure | None:
+    async def _attempt(self, job: Job, lease: Lease, sink: Sink) -> Answer | _Failure | None:
         backend = lease.backend
-        job.model, job.engine_id = backend.model, backend.engine_id
+        job.model, job.engine_id, job.error = backend.model, backend.engine_id, ""
         relay = Relay(lease, sink, job.request_id, self._measures, self._table.clock)
         try:
             body = job.body if not backend.renames else await self._renamed(job, backend.renames)
@@ -226,10 +210,12 @@ class Forwarder:
             return _Failure(_Kind.BROKEN, self._ours(error(502, message, code="engine_failed"), job))
         if relay.trouble is not None:
             self.counters.stream_errors += 1
+            job.error = relay.trouble
             self._suspect(lease, relay.trouble)
         elif answer is not None and answer.status in _FAILURES:
             kind = _FAILURES[answer.status]
-            self._suspect(lease, f"it answered with status {answer.status}", avoid=kind is not _Kind.DOUBTFUL)
+            job.error = f"it answered with status {answer.status}"
+            self._suspect(lease, job.error, avoid=kind is not _Kind.DOUBTFUL)
             return _Failure(kind, answer)
         else:
             lease.succeeded()
@@ -237,21 +223,21 @@ class Forwarder:
                 job.sent_bytes = len(answer.body)
         return answer
 
-    async def _renamed(self, job: _Job, renames: Mapping[str, str]) -> bytes:
+    async def _renamed(self, job: Job, renames: Mapping[str, str]) -> bytes:
         """The body, asking for the model by the name that the engine knows."""
         name = renames.get(job.asked)
         if name is None:
             return job.body
         return await self._of_body(job, self._rewrite, name)
 
-    async def _of_body(self, job: _Job, function: Callable[..., T], *args: object) -> T:
+    async def _of_body(self, job: Job, function: Callable[..., T], *args: object) -> T:
         """What ``function`` makes of the body's content type and the body; in a thread if that is large."""
         content_type = job.heading.fields.get(b"content-type", b"")
         if len(job.body) <= self._reader.large_body:
             return function(content_type, job.body, *args)
         return await trio.to_thread.run_sync(function, content_type, job.body, *args)
 
-    def _measure(self, job: _Job, relay: Relay) -> None:
+    def _measure(self, job: Job, relay: Relay) -> None:
         """Note what the relay says of the answer, however it ended."""
         if relay.started:
             job.status = relay.status
@@ -259,6 +245,7 @@ class Forwarder:
             job.sent_bytes = relay.sent_bytes
         usage = usage_in(relay.ends)
         if usage is not None:
+            job.usage = usage
             self._measures.tokens(job.model, job.engine_id, usage)
 
     async def _may_retry(self, failure: _Failure, lease: Lease, ticket: Ticket) -> bool:
@@ -284,11 +271,12 @@ class Forwarder:
             lease.suspect()
         self._report(backend.engine_id, backend.incarnation, what)
 
-    def _ours(self, answer: Answer, job: _Job) -> Answer:
+    def _ours(self, answer: Answer, job: Job) -> Answer:
         """An answer that no engine gave, with what an engine's has."""
+        job.error = message_of(answer)
         return attrs.evolve(answer, headers=[*answer.headers, (b"x-request-id", job.request_id)])
 
-    async def _tell(self, request: RouteRequest, job: _Job, needs: frozenset[str]) -> None:
+    async def _tell(self, request: RouteRequest, job: Job, needs: frozenset[str]) -> None:
         """Add to ``request`` what the policy of its model needs."""
         if "headers" in needs:
             headers = job.heading.fields

@@ -14,7 +14,7 @@ import trio
 
 from stoker.gateway.asking import best_reader
 from stoker.gateway.express import ExpressLane
-from stoker.gateway.forward import Forwarder, Probed, Report
+from stoker.gateway.forward import Finished, Forwarder, Probed, Report
 from stoker.gateway.framing import Framing
 from stoker.gateway.heading import Guard, HeadReader
 from stoker.gateway.hub import Hub
@@ -49,6 +49,7 @@ class DataPlane:
         probed: Probed,
         httptools: ModuleType | None,
         msgspec: ModuleType | None,
+        finished: Finished | None = None,
         ssl_context: Callable[[], ssl.SSLContext] = ssl.create_default_context,
     ) -> AsyncIterator[Self]:
         """Open it, and close it in the end: the connections to engines first, then the hub.
@@ -68,6 +69,7 @@ class DataPlane:
             read_said=best_saying_reader(msgspec),
             rewrite=partial(rewrite_model, msgspec=msgspec),
             measures=measures,
+            finished=finished,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hub.run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -26,6 +26,9 @@ from stoker.supervise.dispatcher import Dispatcher
 log = logging.getLogger("stoker.supervise")
 
 ROTATE_EVERY_SECONDS = 30.0
+Observe = Callable[[EngineInfo | None, EngineInfo | None], None]
+"""Told of every change that is published: the engine as it was and as it is. Returns at once."""
+
 _RUNNING = (EngineState.STARTING, EngineState.READY, EngineState.DRAINING)
 
 
@@ -47,6 +50,7 @@ class Supervisor:
     crew: crew.Crew
     traffic: Traffic
     log_max_bytes: int
+    observe: Observe | None = None
     leaving: bool = attrs.field(default=False, init=False)
     _dispatcher: Dispatcher = attrs.field(init=False)
     _paths: dict[str, frozenset[str]] = attrs.field(factory=dict)
@@ -322,6 +326,8 @@ class Supervisor:
         log_change(before, after)
         then, now = (None if engine is None else self._describe(engine) for engine in (before, after))
         self._bulletin.publish(Change(then, now, time.time()))
+        if self.observe is not None:
+            self.observe(then, now)
 
     def _backend(self, engine: Engine) -> Backend:
         variable = engine.spec.api_key_env

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urlsplit
 
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
@@ -22,7 +22,7 @@ from stoker.web.engines import EngineEndpoints, ReadSpec
 from stoker.web.guard import Guard
 from stoker.web.health import HealthEndpoints
 from stoker.web.management import ManagementEndpoints
-from stoker.web.metrics import MetricsEndpoint
+from stoker.web.metrics import Listener, MetricsEndpoint
 from stoker.web.openai import AnyText, ModelEndpoints
 from stoker.web.problems import RequestError, answer_to
 from stoker.web.route import RouteEndpoints
@@ -124,6 +124,7 @@ def create_app(
     measures: Measures,
     settings: GatewaySettings,
     read_spec: ReadSpec,
+    listeners: Sequence[Listener] = (),
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
 ) -> WebApp:
     """The app, complete. ``started_at`` is in seconds since the Unix epoch; ``read_spec`` turns JSON into a spec."""
@@ -133,7 +134,7 @@ def create_app(
 
     open_to_all = Blueprint("open", "stoker.web")
     HealthEndpoints(control, operations, wire).add_to(open_to_all)
-    MetricsEndpoint(control, table, measures, settings).add_to(open_to_all)
+    MetricsEndpoint(control, table, measures, settings, listeners).add_to(open_to_all)
     app.register_blueprint(open_to_all)
 
     openai = Blueprint("openai", "stoker.web")

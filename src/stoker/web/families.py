@@ -34,6 +34,15 @@ class PolicyState:
 
 
 @attrs.frozen
+class ObserverState:
+    """What became of what a plugin was to be told."""
+
+    plugin: str
+    dropped: int
+    failures: int
+
+
+@attrs.frozen
 class Page:
     """All there is to tell at one moment, for any thread to read; an encoder calls ``collect``.
 
@@ -44,6 +53,7 @@ class Page:
     counters: Counters
     engines: tuple[EngineInfo, ...]
     policies: tuple[PolicyState, ...]
+    observers: tuple[ObserverState, ...]
     waiting: int
     waiting_limit: int
 
@@ -53,6 +63,7 @@ class Page:
         yield from self._traffic()
         yield from self._troubles()
         yield from self._policies()
+        yield from self._observers()
         yield from self._engines()
         yield from self._process()
 
@@ -125,6 +136,12 @@ class Page:
         yield gauge(
             "stoker_policy_in_service", "0 for a policy that was too slow, and is not asked any more.", in_service
         )
+
+    def _observers(self) -> Iterator[Metric]:
+        dropped = (({"plugin": _text(each.plugin)}, each.dropped) for each in self.observers)
+        failures = (({"plugin": _text(each.plugin)}, each.failures) for each in self.observers)
+        yield counter("stoker_observer_dropped", "What a plugin was not told, as it was too far behind.", dropped)
+        yield counter("stoker_observer_failures", "Calls at which a plugin that observes failed.", failures)
 
     def _engines(self) -> Iterator[Metric]:
         states = (

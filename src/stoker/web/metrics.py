@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import attrs
 import trio
@@ -13,9 +14,17 @@ from stoker.gateway.measures import Measures
 from stoker.gateway.routing import RoutingTable
 from stoker.settings import GatewaySettings
 from stoker.web.control import Control
-from stoker.web.families import Page, PolicyState
+from stoker.web.families import ObserverState, Page, PolicyState
 
 Encode = Callable[[Page], bytes]
+
+
+class Listener(Protocol):
+    """What is counted of a plugin that observes."""
+
+    plugin: str
+    dropped: int
+    failures: int
 
 
 @attrs.frozen
@@ -26,6 +35,7 @@ class MetricsEndpoint:
     table: RoutingTable
     measures: Measures
     settings: GatewaySettings
+    listeners: Sequence[Listener] = ()
     _turn: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
 
     def add_to(self, blueprint: Blueprint) -> None:
@@ -48,6 +58,7 @@ class MetricsEndpoint:
                 PolicyState(policy.name, attrs.asdict(policy.failures), policy.in_service)
                 for policy in self.table.policies.used()
             ),
+            observers=tuple(ObserverState(each.plugin, each.dropped, each.failures) for each in self.listeners),
             waiting=self.table.waiting(),
             waiting_limit=self.settings.queue_size,
         )

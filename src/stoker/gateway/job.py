@@ -1,0 +1,99 @@
+"""A request under way, and what there is to say of it when it is over."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from stoker.gateway.answers import Answer
+from stoker.gateway.heading import Heading
+from stoker.gateway.usage import Usage
+from stoker.model import RequestRecord
+
+CLIENT_GONE = 499  # what nginx logs for it
+
+
+class Job:
+    """A request under way. What is measured of it is noted here; times are the routing table's."""
+
+    __slots__ = (
+        "asked",
+        "attempts",
+        "body",
+        "engine_id",
+        "error",
+        "first_byte_at",
+        "heading",
+        "leased_at",
+        "model",
+        "request_id",
+        "sent_bytes",
+        "status",
+        "stream",
+        "usage",
+    )
+
+    def __init__(self, heading: Heading, body: bytes, request_id: bytes) -> None:
+        self.heading = heading
+        self.body = body
+        self.request_id = request_id
+        self.asked = ""
+        self.stream = False
+        self.model = ""
+        self.engine_id = ""
+        self.status = CLIENT_GONE
+        self.attempts = 0
+        self.leased_at: float | None = None
+        self.first_byte_at: float | None = None
+        self.sent_bytes = 0
+        self.usage: Usage | None = None
+        self.error = ""
+
+    def record(self, began: float, now: float) -> RequestRecord:
+        """What observers are told of it. It began at ``began`` and is over ``now``."""
+        usage = self.usage
+        return RequestRecord(
+            request_id=self.request_id.decode(),
+            path=self.heading.path,
+            asked=self.asked,
+            model=self.model if self.engine_id else "",
+            engine_id=self.engine_id,
+            status=self.status,
+            stream=self.stream,
+            began_at=time.time() - (now - began),
+            duration_seconds=now - began,
+            waited_seconds=(now if self.leased_at is None else self.leased_at) - began,
+            first_byte_seconds=None if self.first_byte_at is None else self.first_byte_at - began,
+            attempts=self.attempts,
+            received_bytes=len(self.body),
+            sent_bytes=self.sent_bytes,
+            prompt_tokens=None if usage is None else usage.prompt_tokens,
+            completion_tokens=None if usage is None else usage.completion_tokens,
+            error=self.error or ("the client left" if self.status == CLIENT_GONE else ""),
+        )
+
+
+def record_of_refusal(request_id: bytes, path: str, answer: Answer) -> RequestRecord:
+    """The record of a request that was refused by its head, or because its body never came whole."""
+    return RequestRecord(
+        request_id=request_id.decode(),
+        path=path,
+        asked="",
+        model="",
+        engine_id="",
+        status=answer.status,
+        stream=False,
+        began_at=time.time(),
+        duration_seconds=0.0,
+        waited_seconds=0.0,
+        first_byte_seconds=0.0,
+        attempts=0,
+        received_bytes=0,
+        sent_bytes=len(answer.body),
+        error=message_of(answer),
+    )
+
+
+def message_of(answer: Answer) -> str:
+    """What an error of ours says."""
+    return str(json.loads(answer.body)["error"]["message"])
