@@ -24,7 +24,7 @@ import trio
 from stoker import __version__, accelerators, config, environments
 from stoker.accelerators import Accelerators
 from stoker.config import Listen, parse_listen
-from stoker.errors import ConfigError, StokerError
+from stoker.errors import ConfigError, PluginError, StokerError
 from stoker.gateway.measures import Measures
 from stoker.gateway.plane import DataPlane
 from stoker.gateway.policies import Policies
@@ -64,11 +64,13 @@ def run(
     config_path: Path | None = None,
     on_ready: Callable[[str], None] | None = None,
     companion: Companion | None = None,
+    strict: bool = False,
 ) -> int:
     """Run everything in the foreground until SIGINT or SIGTERM, and return the exit code.
 
     The first signal drains: what is being answered is answered, engines then stop. The second one hurries: engines are
-    killed. Either way no process of ours is left. Raises :class:`StokerError` for what keeps it from starting.
+    killed. Either way no process of ours is left. Raises :class:`StokerError` for what keeps it from starting; with
+    ``strict`` that is also a plugin whose routes can't be added, which else are left out.
     """
     allow_many_descriptors()
     home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -76,7 +78,7 @@ def run(
         stack.enter_context(lock.hold(home.lock))
         listener = stack.enter_context(contextlib.closing(listen_on(parse_listen(settings.gateway.listen))))
         stack.enter_context(announced(home, url_of(listener), config_path))
-        program = Program(settings, home, registry, config_path, on_ready, companion, listener)
+        program = Program(settings, home, registry, config_path, on_ready, companion, listener, strict)
         return _the_one_error(partial(trio.run, program.main))
 
 
@@ -170,6 +172,7 @@ class Program:
     on_ready: Callable[[str], None] | None
     companion: Companion | None
     listener: socket.socket
+    strict: bool = False
     exit_code: int = 0
     _leave: trio.Event = attrs.field(factory=trio.Event)
     _hurry: trio.Event = attrs.field(factory=trio.Event)
@@ -270,7 +273,7 @@ class Program:
         token: AdminToken,
         observers: Observers,
     ) -> WebApp:
-        return create_app(
+        web = create_app(
             operations.supervisor,
             operations,
             token=token,
@@ -281,6 +284,14 @@ class Program:
             started_at=time.time(),
             listeners=observers.listeners,
         )
+        for hook in self.registry.implementations("stoker_register_routes"):
+            try:
+                web.add_routes_of(hook)
+            except PluginError as error:
+                if self.strict:
+                    raise
+                log.error("%s", error)  # noqa: TRY400 - it says all there is to say
+        return web
 
     def _say_ready(self, doors: trio.Nursery) -> None:
         if self.on_ready is not None:

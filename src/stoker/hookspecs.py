@@ -8,11 +8,16 @@ does not want.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pluggy
 
 from stoker.contracts import EngineRuntime, GpuScheduler, RoutingPolicy
 from stoker.model import EngineInfo, RequestRecord
+
+if TYPE_CHECKING:  # the gateway's own libraries: a plugin that has no routes and no commands does not wait for them
+    from cyclopts import App
+    from quart import Blueprint, Quart
 
 PROJECT = "stoker"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -34,6 +39,26 @@ def stoker_register_policies() -> Sequence[RoutingPolicy]:
 @hookspec
 def stoker_register_schedulers() -> Sequence[GpuScheduler]:
     """GPU schedulers to make available under their names."""
+    raise NotImplementedError
+
+
+@hookspec
+def stoker_register_routes(app: Quart) -> Sequence[Blueprint]:
+    """Quart blueprints with further HTTP endpoints, all of whose handlers are ``async``.
+
+    They stand behind the gateway's checks of ``Host`` and ``Origin``. Below ``/v1/management/`` they need the admin
+    token as well; anywhere else everybody who reaches the gateway may call them. ``app`` is the app they will be part
+    of. A path that is taken, by Stoker or another plugin, is an error that names the plugin.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def stoker_register_commands(cli: App) -> Sequence[App]:
+    """Cyclopts apps, each a further command (or group of commands) of ``stoker`` under its own name.
+
+    ``cli`` is the app they will be part of. A name that is taken is an error that names the plugin.
+    """
     raise NotImplementedError
 
 

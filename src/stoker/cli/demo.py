@@ -59,5 +59,5 @@ def demo(
     make_sure(home, registry, RUNTIME)
     log_to_stderr(logging.ERROR)
     question = Question(home, [spec.all_names[-1] for spec in settings.engines], stay=not exit_after)
-    code = app.run(settings, home, registry, companion=question.ask)
+    code = app.run(settings, home, registry, companion=question.ask, strict=strict)
     return INTERRUPTED if exit_after and not question.answered and code == 0 else code

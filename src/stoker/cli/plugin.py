@@ -10,6 +10,8 @@ from stoker.cli.plugins import load_plugins
 from stoker.plugins import PluginRecord
 
 HOOKS = {
+    "stoker_register_routes": "routes",
+    "stoker_register_commands": "commands",
     "stoker_engine_changed": "observes engines",
     "stoker_request_finished": "observes requests",
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 from stoker.cli.invocation import as_typed, program
-from stoker.cli.tree import make_app
+from stoker.cli.tree import make_app, wants_plugins
 from stoker.errors import ConfigError, NotRunningError, StokerError
 from stoker.home import Home
 
@@ -26,7 +26,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code. Errors a user can act on are printed; others are defects, and rise."""
     _make_output_safe()
     try:
-        code = make_app()(list(arguments))
+        code = _call(arguments)
         sys.stdout.flush()
     except CycloptsError as error:
         return _fail(f"{_plain(error)}\nThe command's own page: {_help_of(arguments)}", USAGE)
@@ -43,6 +43,23 @@ def run(arguments: Sequence[str]) -> int:
         _abandon_output()
         return _fail(f"the system refuses: {_refusal(error)}", FAILED)
     return code if isinstance(code, int) else DONE
+
+
+def _call(arguments: Sequence[str]) -> object:
+    app = make_app()
+    if not wants_plugins(arguments):
+        return app(list(arguments))
+    from stoker.cli.extensions import add_commands, failed
+
+    plugin = add_commands(app).get(arguments[0] if arguments else "")
+    try:
+        return app(list(arguments))
+    except (CycloptsError, StokerError, OSError):
+        raise
+    except Exception as error:  # the plugin boundary: contained, and the plugin named
+        if plugin is None:
+            raise
+        failed(arguments[0], plugin, error)
 
 
 def _fail(message: str, code: int) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from cyclopts import App, Parameter
 
 from stoker import __version__
 
+HELP = ("--help", "-h")
 ABOUT = "Keeps inference engines running and puts one OpenAI-compatible address in front of them."
 EXIT_CODES = (
     "Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 no gateway is running, 130 interrupted. "
@@ -75,8 +76,20 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = MappingProxyTy
 )
 
 
+def is_ours(word: str) -> bool:
+    """Whether a word on the command line is one of Stoker's own commands or groups."""
+    return word in COMMANDS or word in GROUPS
+
+
+def wants_plugins(arguments: Sequence[str]) -> bool:
+    """Whether a command line is about something that only plugins may know: the list of all commands, or another."""
+    if not arguments or arguments[0] in HELP:
+        return True
+    return not (arguments[0].startswith("-") or is_ours(arguments[0]))
+
+
 def make_app() -> App:
-    """All commands, none of them imported yet. Calling the app returns the command's exit code or None."""
+    """All commands of Stoker's own, none imported yet. Calling the app returns the command's exit code or None."""
     app = App(
         name="stoker",
         help=ABOUT,

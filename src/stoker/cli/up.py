@@ -29,7 +29,8 @@ def up(
         print(f"Stoker {__version__} answers at {url}/v1", flush=True)
         print(_engines_line(settings), flush=True)
 
-    return run(settings, Home.from_environment(os.environ), registry, config_path=path, on_ready=say_where)
+    home = Home.from_environment(os.environ)
+    return run(settings, home, registry, config_path=path, on_ready=say_where, strict=strict)
 
 
 def _engines_line(settings: Settings) -> str:

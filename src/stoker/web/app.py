@@ -19,6 +19,7 @@ from stoker.gateway.routing import RoutingTable
 from stoker.settings import GatewaySettings
 from stoker.web.control import Control, Operations
 from stoker.web.engines import EngineEndpoints, ReadSpec
+from stoker.web.extensions import Hook, add_routes
 from stoker.web.guard import Guard
 from stoker.web.health import HealthEndpoints
 from stoker.web.management import ManagementEndpoints
@@ -93,6 +94,7 @@ class WebApp(QuartTrio):
         super().__init__("stoker.web", static_folder=None, template_folder=None)
         self.guard = guard
         self.open_ends = OpenEnds()
+        self.plugins: dict[str, str] = {}
         self.ids = RequestIds()
         self.url_map.converters["any_text"] = AnyText
         # A redirect to a tidier spelling would leave our shape of errors, and turn a POST into a surprise.
@@ -108,6 +110,10 @@ class WebApp(QuartTrio):
         self.register_error_handler(Exception, answer_failure)
         self.before_request(remember_request_id)
         self.after_request(finish)
+
+    def add_routes_of(self, hook: Hook) -> None:
+        """Add the endpoints of a plugin. Raises PluginError that says why none of them were."""
+        self.plugins.update(dict.fromkeys(add_routes(self, hook), hook.plugin))
 
     def end_streams(self) -> None:
         """End the answers that have no end of their own (events, logs that are followed), before a shutdown."""
@@ -186,7 +192,9 @@ async def answer_failure(failure: Exception) -> Response:
     method, path = request.method, request.path
     answer = answer_to(failure, method=method, path=path, most_bytes=MOST_BODY_BYTES)
     if answer is None:
-        log.error("request %s failed: %s %s", g.request_id, method, path, exc_info=failure)
+        plugin = current_app.plugins.get(request.blueprint or "")  # type: ignore[attr-defined]
+        whose = f" (plugin {plugin!r})" if plugin else ""
+        log.error("request %s failed: %s %s%s", g.request_id, method, path, whose, exc_info=failure)
         message = f"Stoker failed to answer; its log says more under the request id {g.request_id}"
         answer = error(500, message, code="internal_error")
     return respond(answer)

@@ -1,0 +1,65 @@
+"""The commands of plugins. This is imported, and plugins are loaded, only where it may be one of them."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NoReturn
+
+from cyclopts import App
+
+from stoker.cli.activity import warn
+from stoker.cli.plugins import load_plugins
+from stoker.cli.tree import is_ours
+from stoker.errors import PluginError
+from stoker.plugins import Implementation
+
+TRACEBACK = "STOKER_TRACEBACK"
+
+
+def add_commands(app: App) -> Mapping[str, str]:
+    """Add the commands of all plugins to ``app``; returns the plugin of each.
+
+    Those of a plugin that does it wrongly are left out, with a remark on standard error.
+    """
+    owners: dict[str, str] = {}
+    for hook in load_plugins().implementations("stoker_register_commands"):
+        try:
+            commands = _commands(app, hook, owners)
+        except PluginError as error:
+            warn(f"the commands of plugin {hook.plugin!r} are left out: {error}")
+            continue
+        for command in commands:
+            command.help = f"{command.help or ''} (plugin {hook.plugin})".lstrip()
+            app.command(command)
+            owners.update(dict.fromkeys(command.name, hook.plugin))
+    return owners
+
+
+def _commands(app: App, hook: Implementation, owners: Mapping[str, str]) -> Sequence[App]:
+    try:
+        answer = hook(cli=app)
+    except Exception as error:  # the plugin boundary: contained, and the plugin named
+        raise PluginError(f"it failed with {type(error).__name__}: {error}") from error
+    if not isinstance(answer, Iterable):
+        raise PluginError(f"stoker_register_commands returned a {type(answer).__name__}; it must return a list")
+    commands, taken = list(answer), dict(owners)
+    for command in commands:
+        if not isinstance(command, App):
+            raise PluginError(f"{command!r} is no App of cyclopts")
+        for name in command.name:
+            if is_ours(name) or name in taken:
+                whose = f"of plugin {taken[name]!r}" if name in taken else "of Stoker's own"
+                raise PluginError(f"there is a command {name!r} {whose} already")
+            taken[name] = hook.plugin
+    return commands
+
+
+def failed(command: str, plugin: str, error: Exception) -> NoReturn:
+    """Turn what a plugin's command raised into an error that names the plugin."""
+    if os.environ.get(TRACEBACK):
+        traceback.print_exception(error)
+    hint = "" if os.environ.get(TRACEBACK) else f"; {TRACEBACK}=1 shows where"
+    what = f"{type(error).__name__}: {error}"
+    raise PluginError(f"the command {command!r} of plugin {plugin!r} failed with {what}{hint}") from error

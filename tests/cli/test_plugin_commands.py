@@ -1,0 +1,133 @@
+"""The commands of plugins stand beside Stoker's own, and plugins are only loaded where one of theirs may be meant."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+import pytest
+
+SOURCE = """
+from cyclopts import App
+from stoker.hookspecs import hookimpl
+from stoker.errors import StokerError
+
+print("imported", flush=True)
+greet = App(name="greet", help="Say hello.")
+
+@greet.default
+def say(name: str = "world") -> int:
+    {body}
+
+@hookimpl
+def stoker_register_commands(cli):
+    return {answer}
+"""
+
+
+@attrs.frozen
+class Shell:
+    """Runs Stoker beside a folder of plugins."""
+
+    folder: Path
+
+    def has(self, body: str = "print('hello', name)", answer: str = "[greet]", name: str = "greeting") -> None:
+        """There is a plugin with this command."""
+        (self.folder / f"{name}.py").write_text(SOURCE.format(body=body, answer=answer))
+
+    def __call__(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        paths = os.pathsep.join(path for path in sys.path if path)
+        own = {"PYTHONPATH": paths, "STOKER_HOME": str(self.folder / "home"), "STOKER_PLUGIN_PATH": str(self.folder)}
+        environ: Mapping[str, str] = {**os.environ, "NO_COLOR": "1", **own, **env}
+        command = [sys.executable, "-m", "stoker", *arguments]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+def test_a_command_of_a_plugin_is_run(shell: Shell) -> None:
+    shell.has()
+    done = shell("greet", "--name", "you")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "imported\nhello you\n", "")
+
+
+def test_it_is_in_the_list_of_commands_with_its_plugin(shell: Shell) -> None:
+    shell.has()
+    for arguments in ((), ("--help",)):
+        done = shell(*arguments)
+        assert done.returncode == 0
+        assert "greet: Say hello. (plugin greeting)" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("config", "schema"), ("gateway", "--help")])
+def test_commands_of_stokers_own_load_no_plugin_for_it(shell: Shell, arguments: tuple[str, ...]) -> None:
+    shell.has()
+    done = shell(*arguments)
+    assert done.returncode == 0
+    assert "imported" not in done.stdout
+
+
+def test_what_it_returns_is_the_exit_code(shell: Shell) -> None:
+    shell.has("return 7")
+    assert shell("greet").returncode == 7
+
+
+def test_an_error_that_it_means_is_told_like_ours(shell: Shell) -> None:
+    shell.has("raise StokerError('there is nobody to greet; bring somebody')")
+    done = shell("greet")
+    assert (done.returncode, done.stderr) == (1, "stoker: there is nobody to greet; bring somebody\n")
+
+
+def test_any_other_error_names_the_plugin_and_shows_where_only_if_asked(shell: Shell) -> None:
+    shell.has("1 / 0")
+    plain, traced = shell("greet"), shell("greet", STOKER_TRACEBACK="1")
+    assert plain.returncode == traced.returncode == 1
+    assert "the command 'greet' of plugin 'greeting' failed with ZeroDivisionError: division by zero" in plain.stderr
+    assert "Traceback" not in plain.stderr
+    assert "Traceback" in traced.stderr
+
+
+def test_a_wrong_option_is_told_as_for_our_own(shell: Shell) -> None:
+    shell.has()
+    assert shell("greet", "--nonsense").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("3", "returned a int"),
+        ("[3]", "3 is no App"),
+        ("[App(name='up')]", "there is a command 'up' of Stoker's own already"),
+        ("[greet, App(name='engine')]", "there is a command 'engine' of Stoker's own already"),
+    ],
+)
+def test_what_is_wrong_is_remarked_on_and_the_rest_works(shell: Shell, answer: str, says: str) -> None:
+    shell.has(answer=answer)
+    done = shell("--help")
+    assert done.returncode == 0
+    assert "the commands of plugin 'greeting' are left out" in done.stderr
+    assert says in done.stderr
+    assert "greet:" not in done.stdout
+    assert shell("greet").returncode == 2
+
+
+def test_two_plugins_can_not_have_one_command(shell: Shell) -> None:
+    shell.has(name="a_first")
+    shell.has(name="b_second")
+    done = shell("greet")
+    assert done.returncode == 0
+    assert "plugin 'b_second' are left out: there is a command 'greet' of plugin 'a_first' already" in done.stderr
+
+
+def test_an_unknown_command_is_still_unknown(shell: Shell) -> None:
+    done = shell("great")
+    assert done.returncode == 2
+    assert "great" in done.stderr
