@@ -52,6 +52,8 @@ An event that the table does not have raises `IllegalTransition`: it would be a 
   engine stays in ERROR until somebody starts it.
 - *The verified stop*: SIGTERM to the process group, then, after `stop_grace_seconds`, SIGKILL to every process of the
   session. STOPPED is said only when all of them are gone.
+- An engine that sleeps (`asleep`) stays READY: its process lives, answers its health path, and gets no requests until
+  it is woken.
 - ERROR to READY is for registered engines, the URLs somebody named: when one answers again, it is taken back.
 """
 

@@ -108,6 +108,27 @@ class TokenProbe:
 
 
 @attrs.frozen(kw_only=True)
+class SleepPaths:
+    """Where an engine family puts an engine to sleep (its memory is given back, its process stays) and wakes it.
+
+    ``sleep`` and ``wake`` are POSTed to; ``asleep`` is asked by GET and answers a JSON object whose one boolean member
+    says whether the engine sleeps.
+    """
+
+    sleep: str
+    wake: str
+    asleep: str
+
+
+@attrs.frozen(kw_only=True)
+class AdapterPaths:
+    """Where an engine family loads and unloads LoRA adapters as it runs: POST, with ``lora_name`` and ``lora_path``."""
+
+    load: str
+    unload: str
+
+
+@attrs.frozen(kw_only=True)
 class LaunchPlan:
     """How to start one engine and how to know that it lives.
 
@@ -117,6 +138,8 @@ class LaunchPlan:
 
     ``names`` are those under which the engine itself knows the model, its proper one first; None where it knows all of
     the spec's. A request that asks for another is rewritten to ask for the first.
+
+    ``sleeping`` and ``adapters`` are given where this engine, started like this, can sleep and change its adapters.
     """
 
     argv: tuple[str, ...] = ()
@@ -127,6 +150,8 @@ class LaunchPlan:
     metrics_path: str | None = None
     token_probe: TokenProbe | None = None
     names: tuple[str, ...] | None = None
+    sleeping: SleepPaths | None = None
+    adapters: AdapterPaths | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -367,6 +392,8 @@ class EngineInfo:
     last_exit: str | None
     metadata: Mapping[str, Any]
     policy: str | None = None
+    asleep: bool = False
+    adapters: tuple[str, ...] = ()
     load: EngineLoad | None = None
 
 

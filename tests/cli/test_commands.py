@@ -12,13 +12,21 @@ import pytest
 from stoker import __version__
 from stoker.cli.invocation import as_typed
 from stoker.cli.run import run
-from stoker.cli.tree import COMMANDS, GROUPS, make_app
+from stoker.cli.tree import COMMANDS, GROUPS, SUBGROUPS, make_app
 
 from .conftest import Call, Shell, fake_engine_toml
 
 MANUAL = Path(__file__).resolve().parents[2] / "docs" / "reference" / "cli.md"
 NOBODY = "http://127.0.0.1:1"  # root alone could listen there, and nothing does
-PATHS = [(name,) for name in COMMANDS] + [(group, name) for group, (_, names) in GROUPS.items() for name in names]
+PATHS: list[tuple[str, ...]] = [(name,) for name in COMMANDS] + [
+    (group, name) for group, (_, names) in GROUPS.items() for name in names
+]
+PATHS += [
+    (outer, inner, name)
+    for outer, groups in SUBGROUPS.items()
+    for inner, (_, names) in groups.items()
+    for name in names
+]
 
 
 def test_the_version_is_there_without_importing_the_rest(shell: Shell) -> None:

@@ -69,6 +69,18 @@ def test_the_table_fits_a_terminal(running: Shell) -> None:
     assert re.search(rb"\x1b\[[0-9;]*3[0-7]m", shown) is None
 
 
+def test_an_engine_that_was_not_started_for_it_can_neither_sleep_nor_load_adapters(call: Call) -> None:
+    assert call("engine", "restart", "one").code == 0
+    for command in (("sleep", "one"), ("wake", "one")):
+        done = call("engine", *command)
+        assert (done.code, done.out) == (1, "")
+        assert "engine 'one' can't sleep as it was started" in done.err
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1" in call("engine", "adapter", "load", "one", "sql", "/x").err
+    assert "can't change its adapters" in call("engine", "adapter", "unload", "one", "org/sql").err
+    assert call("engine", "adapter", "list", "one").out == "one has loaded no adapter\n"
+    assert call("engine", "adapter", "list", "one", "--json").json == []
+
+
 def test_one_engine_is_shown_and_an_unknown_one_is_named(call: Call) -> None:
     shown = call("engine", "show", "one")
     assert re.search(r"^names +one, uno$", shown.out, re.MULTILINE)

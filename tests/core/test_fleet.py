@@ -93,6 +93,33 @@ def test_three_failed_probes_in_a_row_are_an_error_and_one_success_between_forgi
     assert "3 probes in a row" in (story.engine.last_error or "")
 
 
+def test_sleep_is_detail_beside_ready_and_ends_with_the_process() -> None:
+    story = Story()
+    story.ready()
+    story.tell(e.SleepWanted("a", 1, wanted=True))
+    assert (story.engine.state, story.engine.accepting, story.engine.expected) == (EngineState.READY, False, False)
+    story.tell(e.SleepChanged("a", 1, asleep=True))
+    story.tell(e.SleepWanted("a", 1, wanted=False))
+    assert not story.engine.accepting
+    backend = backend_of(story.engine, frozenset(), None)
+    assert backend.detail == "asleep; wake it with: stoker engine wake a"
+    story.tell(e.SleepChanged("a", 1, asleep=False))
+    assert story.engine.accepting
+    story.tell(e.SleepChanged("a", 1, asleep=True))
+    story.exited()
+    story.stopped()
+    assert not story.engine.endpoint.asleep
+
+
+def test_adapters_are_names_that_are_never_renamed() -> None:
+    story = Story()
+    story.tell(e.Launched("a", 1, attrs.evolve(HERE, names=("theirs",))))
+    story.tell(e.AdaptersChanged("a", 1, ("sql",)))
+    backend = backend_of(story.engine, frozenset(), None)
+    assert backend.names == ("m", "sql")
+    assert backend.renames == {"m": "theirs"}
+
+
 def test_a_crash_is_cleared_away_then_restarted_in_its_place() -> None:
     story = Story()
     story.tell(e.StartRequested("b", SPEC))

@@ -32,6 +32,7 @@ SHORT_CUTS = {
 
 SIGHTINGS = ("ok", "failed", "stalled", "suspected", "idle", "exited")
 PLACING = ("delayed", "resumed")
+RESTING = ("asleep", "awake", "withheld", "given back", "adapters")
 
 
 @attrs.define
@@ -123,7 +124,7 @@ class World(RuleBasedStateMachine):
         assert (after.state, after.restarts, after.attempts) == (before.state, before.restarts, before.attempts)
 
     @precondition(lambda self: self.tasks)
-    @rule(data=st.data(), kind=st.sampled_from(SIGHTINGS))
+    @rule(data=st.data(), kind=st.sampled_from([*SIGHTINGS, *RESTING]))
     def something_is_seen(self, data: st.DataObject, kind: str) -> None:
         key = data.draw(st.sampled_from(sorted(self.tasks)))
         task = self.tasks[key]
@@ -131,7 +132,7 @@ class World(RuleBasedStateMachine):
             self.tell(self.sighting(kind, key))
 
     @precondition(lambda self: self.dead)
-    @rule(data=st.data(), kind=st.sampled_from([*SIGHTINGS, *PLACING, "stopped"]))
+    @rule(data=st.data(), kind=st.sampled_from([*SIGHTINGS, *RESTING, *PLACING, "stopped"]))
     def a_dead_incarnation_speaks(self, data: st.DataObject, kind: str) -> None:
         key = data.draw(st.sampled_from(self.dead))
         before = self.fleet
@@ -149,6 +150,11 @@ class World(RuleBasedStateMachine):
             "stopped": e.ProcessStopped(*key),
             "delayed": e.LaunchDelayed(*key, "waits for GPUs", refused=True),
             "resumed": e.LaunchResumed(*key),
+            "asleep": e.SleepChanged(*key, asleep=True),
+            "awake": e.SleepChanged(*key, asleep=False),
+            "withheld": e.SleepWanted(*key, wanted=True),
+            "given back": e.SleepWanted(*key, wanted=False),
+            "adapters": e.AdaptersChanged(*key, ("sql",)),
         }
         event: e.Event = makers[kind]
         return event
@@ -186,6 +192,11 @@ class World(RuleBasedStateMachine):
             if engine.state is EngineState.READY:
                 assert engine.phase is Phase.ALIVE
                 assert engine.ready_at is not None
+                assert engine.accepting is not (engine.endpoint.asleep or engine.endpoint.withheld)
+            else:
+                assert not engine.accepting
+            if engine.phase is Phase.LAUNCHING:
+                assert engine.endpoint == e.Endpoint(), "a new incarnation neither sleeps nor has adapters"
             if engine.state is EngineState.STOPPED:
                 assert engine.phase is Phase.NONE
                 assert engine.endpoint == e.Endpoint()

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from stoker.core.liveness import Verdict
-from stoker.model import Activity, EngineLoad, EngineSpec, LaunchPlan, TokenProbe
+from stoker.model import Activity, EngineLoad, EngineSpec, LaunchPlan, SleepPaths, TokenProbe
 from stoker.supervise.probe import Prober, make_client
 
 SPEC = EngineSpec(model="m", probe_timeout_seconds=0.5, stall_seconds=60)
@@ -56,6 +56,37 @@ async def prober(
 async def test_a_200_is_alive() -> None:
     async with prober(healthy, Activity()) as asking:
         assert (await asking.probe()).verdict is Verdict.ALIVE
+
+
+@pytest.mark.parametrize(
+    ("said", "asleep"),
+    [
+        ('{"is_sleeping": true}', True),
+        ('{"is_sleeping": false}', False),
+        ('{"level": 1, "asleep": true}', True),
+        ('{"a": true, "b": false}', None),
+        ("[true]", None),
+        ("<html>", None),
+    ],
+)
+async def test_an_engine_that_can_sleep_is_asked_whether_it_does(said: str, asleep: bool | None) -> None:
+    async def answer(line: str) -> str | None:
+        return f"200 OK\n{said}" if "/is_sleeping" in line else "200 OK"
+
+    async with prober(answer, Activity(active_requests=1), attrs.evolve(SPEC, stall_seconds=1e9)) as asking:
+        asking.plan = attrs.evolve(asking.plan, sleeping=SleepPaths(sleep="/s", wake="/w", asleep="/is_sleeping"))
+        result = await asking.probe()
+    assert (result.verdict, result.asleep) == (Verdict.ALIVE, asleep)
+
+
+async def test_an_engine_that_does_not_say_whether_it_sleeps_is_alive_all_the_same() -> None:
+    async def answer(line: str) -> str | None:
+        return await silent(line) if "/is_sleeping" in line else "200 OK"
+
+    async with prober(answer, Activity(), attrs.evolve(SPEC, probe_timeout_seconds=0.1)) as asking:
+        asking.plan = attrs.evolve(asking.plan, sleeping=SleepPaths(sleep="/s", wake="/w", asleep="/is_sleeping"))
+        result = await asking.probe()
+    assert (result.verdict, result.asleep) == (Verdict.ALIVE, None)
 
 
 async def test_a_503_fails_and_says_so() -> None:
@@ -223,3 +254,19 @@ async def test_what_can_not_even_be_asked_fails(url: str, headers: dict[str, str
     async with make_client() as client:
         asking = Prober(client, LaunchPlan(base_url=url), lambda: SPEC, Activity, lambda _: EngineLoad(), headers)
         assert (await asking.probe()).verdict is Verdict.FAILED
+
+
+async def test_an_engine_that_sleeps_is_not_asked_for_its_load() -> None:
+    asked: list[str] = []
+
+    async def answer(line: str) -> str | None:
+        asked.append(line.split()[1])
+        return '200 OK\n{"is_sleeping": true}'
+
+    async with prober(answer, Activity(), scrape=lambda _: EngineLoad(running=1)) as asking:
+        sleeping = SleepPaths(sleep="/sleep", wake="/wake_up", asleep="/is_sleeping")
+        asking.plan = attrs.evolve(asking.plan, sleeping=sleeping)
+        assert await asking.load() == EngineLoad(running=1)
+        assert (await asking.probe()).asleep is True
+        assert await asking.load() is None
+    assert asked == ["/metrics", "/health", "/is_sleeping"]

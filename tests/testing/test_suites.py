@@ -15,6 +15,7 @@ from stoker.builtin.runtimes import Command
 from stoker.builtin.schedulers import Pack
 from stoker.contracts import EngineRuntime, GpuScheduler, RoutingPolicy
 from stoker.model import (
+    AdapterPaths,
     Candidate,
     EngineLoad,
     EngineSpec,
@@ -24,6 +25,7 @@ from stoker.model import (
     Refusal,
     Reservations,
     RouteRequest,
+    SleepPaths,
     TokenProbe,
 )
 from stoker.testing.engines import fake_engine_env, fake_engine_spec
@@ -289,6 +291,8 @@ def shell(plan: LaunchPlan) -> LaunchPlan:
         (spoiled(names=()), "the_names_that_the_engine_knows_are_names"),
         (spoiled(names=("",)), "the_names_that_the_engine_knows_are_names"),
         (spoiled(health_path="health"), "paths_are_paths"),
+        (spoiled(sleeping=SleepPaths(sleep="sleep", wake="/w", asleep="/a")), "paths_are_paths"),
+        (spoiled(adapters=AdapterPaths(load="/l", unload="")), "paths_are_paths"),
         (Boastful, "any_metrics_page_can_be_read"),
         (Guessing, "memory_is_a_number_of_bytes_or_not_known"),
         (spoiled(token_probe=ELSEWHERE), "the_token_probe_is_a_request_the_engine_serves"),

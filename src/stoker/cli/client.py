@@ -56,9 +56,11 @@ class Client:
         """The JSON object at ``path``, which begins below the management prefix."""
         return self._call("GET", path)
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def post(
+        self, path: str, body: Mapping[str, Any] | None = None, *, patience_seconds: float = ANSWER_SECONDS
+    ) -> dict[str, Any]:
         """Send ``body`` there, and return the JSON object that is the answer."""
-        return self._call("POST", path, dict(body or {}))
+        return self._call("POST", path, dict(body or {}), patience_seconds)
 
     def post_text(self, path: str, text: str) -> dict[str, Any]:
         """Send the JSON ``text`` there as it is, and return the JSON object that is the answer."""
@@ -83,10 +85,17 @@ class Client:
                 raise self._problem(response)
             yield from response.iter_text()
 
-    def _call(self, method: str, path: str, body: Mapping[str, Any] | str | None = None) -> dict[str, Any]:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | str | None = None,
+        patience_seconds: float = ANSWER_SECONDS,
+    ) -> dict[str, Any]:
         sent: dict[str, Any] = {"content": body.encode()} if isinstance(body, str) else {"json": body}
-        with self._contained():
-            response = self._http.request(method, MANAGEMENT + path, **sent)
+        timeout = httpx2.Timeout(patience_seconds, connect=CONNECT_SECONDS)
+        with self._contained(patience_seconds):
+            response = self._http.request(method, MANAGEMENT + path, timeout=timeout, **sent)
         if not response.is_success:
             raise self._problem(response)
         try:
@@ -98,7 +107,7 @@ class Client:
         return answer
 
     @contextlib.contextmanager
-    def _contained(self) -> Iterator[None]:
+    def _contained(self, patience_seconds: float = ANSWER_SECONDS) -> Iterator[None]:
         url = self.address.url
         try:
             yield
@@ -106,7 +115,7 @@ class Client:
             raise not_running(f"no gateway answers at {url}", named=self.address.named) from error
         except httpx2.TimeoutException as error:
             raise StokerError(
-                f"the gateway at {url} did not answer in {ANSWER_SECONDS:.0f} s; look at its log"
+                f"the gateway at {url} did not answer in {patience_seconds:.0f} s; look at its log"
             ) from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise StokerError(

@@ -48,6 +48,8 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = MappingProxyTy
                 "register": ("starting:register", "Route to an engine that runs already, by its URL."),
                 "stop": ("engine:stop", "Drain and stop an engine."),
                 "restart": ("starting:restart", "Drain, stop and start an engine again."),
+                "sleep": ("tending:sleep", "Drain an engine and put it to sleep: it gives its memory back."),
+                "wake": ("tending:wake", "Wake an engine."),
                 "logs": ("engine:logs", "Show what an engine printed."),
             },
         ),
@@ -72,6 +74,22 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = MappingProxyTy
             },
         ),
         "plugin": ("Look at plugins.", {"list": ("plugin:listing", "List the plugins and what they provide.")}),
+    }
+)
+
+# Groups within groups: by the name of the outer one.
+SUBGROUPS: Mapping[str, Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]]] = MappingProxyType(
+    {
+        "engine": {
+            "adapter": (
+                "Change the LoRA adapters of an engine that runs.",
+                {
+                    "list": ("tending:adapters", "List the adapters that were loaded into it."),
+                    "load": ("tending:load", "Load an adapter; clients can ask for it until the engine ends."),
+                    "unload": ("tending:unload", "Unload an adapter."),
+                },
+            )
+        }
     }
 )
 
@@ -106,10 +124,17 @@ def make_app() -> App:
     )
     _add(app, COMMANDS)
     for name, (about, commands) in GROUPS.items():
-        group = App(name=name, help=about, help_epilogue="")
-        _add(group, commands)
+        group = _group(name, about, commands)
+        for inner, (inner_about, inner_commands) in SUBGROUPS.get(name, {}).items():
+            group.command(_group(inner, inner_about, inner_commands))
         app.command(group)
     return app
+
+
+def _group(name: str, about: str, commands: Mapping[str, tuple[str, str]]) -> App:
+    group = App(name=name, help=about, help_epilogue="")
+    _add(group, commands)
+    return group
 
 
 def _add(app: App, commands: Mapping[str, tuple[str, str]]) -> None:

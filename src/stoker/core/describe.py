@@ -23,7 +23,7 @@ def describe(engine: Engine, activity: Activity, epoch: float) -> EngineInfo:
         kind=engine.spec.kind,
         origin=engine.origin,
         state=engine.state,
-        reason=engine.reason,
+        reason=engine.reason or _rest(engine),
         host=engine.endpoint.host,
         port=engine.endpoint.port,
         base_url=engine.endpoint.base_url,
@@ -42,6 +42,8 @@ def describe(engine: Engine, activity: Activity, epoch: float) -> EngineInfo:
         metadata=dict(engine.spec.metadata),
         policy=engine.spec.policy,
         load=activity.load,
+        asleep=engine.endpoint.asleep,
+        adapters=engine.endpoint.adapters,
     )
 
 
@@ -52,7 +54,7 @@ def backend_of(engine: Engine, paths: frozenset[str], api_key: str | None) -> Ba
         incarnation=engine.incarnation,
         base_url=engine.endpoint.base_url or "",
         model=engine.spec.model,
-        names=engine.spec.all_names,
+        names=(*engine.spec.all_names, *engine.endpoint.adapters),
         kind=engine.spec.kind,
         runtime=engine.spec.runtime,
         paths=paths,
@@ -73,10 +75,18 @@ def _renames(engine: Engine) -> Mapping[str, str]:
     return MappingProxyType({name: known[0] for name in engine.spec.all_names if name not in known})
 
 
+def _rest(engine: Engine) -> str:
+    """Why a READY engine is given no requests."""
+    if engine.endpoint.asleep:
+        return "asleep"
+    return "about to sleep" if engine.endpoint.withheld else ""
+
+
 def _detail(engine: Engine) -> str:
     """Why it takes no requests, in one line: what happened, and the last of its log, not a page of it."""
     if engine.state is EngineState.READY:
-        return ""
+        wake = f"; wake it with: stoker engine wake {engine.engine_id}" if engine.endpoint.asleep else ""
+        return _rest(engine) + wake
     lines = (engine.last_error or "").splitlines()
     words = [engine.state.value, engine.reason, " ".join(dict.fromkeys(lines[:1] + lines[-1:]))]
     return "; ".join(word for word in words if word)

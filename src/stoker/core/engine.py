@@ -55,7 +55,7 @@ class Engine:
     @property
     def accepting(self) -> bool:
         """Whether requests may be sent to it."""
-        return self.state is EngineState.READY
+        return self.state is EngineState.READY and not (self.endpoint.asleep or self.endpoint.withheld)
 
     @property
     def leaving(self) -> bool:

@@ -19,9 +19,10 @@ class AfterStop(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class Endpoint:
-    """Where an incarnation can be found, and what it calls its model. All empty while there is none.
+    """Where an incarnation can be found, what it calls its model, and how it rests. All empty while there is none.
 
-    ``names`` are the plan's: None where the engine knows all that its spec has.
+    ``names`` are the plan's: None where the engine knows all that its spec has. ``adapters`` are what it loaded since
+    it runs: further names. One that is ``withheld`` is given no requests, because it is about to be put to sleep.
     """
 
     base_url: str | None = None
@@ -30,6 +31,9 @@ class Endpoint:
     pid: int | None = None
     gpus: tuple[str, ...] = ()
     names: tuple[str, ...] | None = None
+    adapters: tuple[str, ...] = ()
+    withheld: bool = False
+    asleep: bool = False
 
 
 @attrs.frozen
@@ -164,6 +168,33 @@ class EngineSuspected:
 
 
 @attrs.frozen
+class SleepWanted:
+    """Somebody is about to put the engine to sleep (``wanted``), or is done with it, however that ended."""
+
+    engine_id: str
+    incarnation: int
+    wanted: bool
+
+
+@attrs.frozen
+class SleepChanged:
+    """The engine sleeps, or does not (any more), whoever told it to."""
+
+    engine_id: str
+    incarnation: int
+    asleep: bool
+
+
+@attrs.frozen
+class AdaptersChanged:
+    """The engine loaded an adapter, or unloaded one: these are all it has."""
+
+    engine_id: str
+    incarnation: int
+    adapters: tuple[str, ...]
+
+
+@attrs.frozen
 class TimePassed:
     """A deadline in the fleet may have come: see :func:`stoker.core.fleet.next_deadline`."""
 
@@ -183,5 +214,8 @@ Event = (
     | ProcessStopped
     | EngineIdle
     | EngineSuspected
+    | SleepWanted
+    | SleepChanged
+    | AdaptersChanged
     | TimePassed
 )

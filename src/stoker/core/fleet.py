@@ -1,8 +1,8 @@
 """The fleet and its step function: ``step(fleet, event, now) -> (fleet, commands)``.
 
-What happens to one engine is decided beside this module, in :mod:`~stoker.core.starting`, :mod:`~stoker.core.failing`
-and :mod:`~stoker.core.stopping`, as functions of what it is and what happened. A state changes only by
-:func:`stoker.core.states.next_state`; the rest of an :class:`Engine` is the detail beside the state.
+What happens to one engine is decided beside this module, in :mod:`~stoker.core.starting`, :mod:`~stoker.core.failing`,
+:mod:`~stoker.core.stopping` and :mod:`~stoker.core.resting`, as functions of what it is and what happened. A state
+changes only by :func:`stoker.core.states.next_state`; the rest of an :class:`Engine` is the detail beside the state.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from stoker.core.engine import Engine, Fleet, Phase
 from stoker.core.failing import fail, probe_failed, probe_succeeded, process_exited, stalled, suspected
 from stoker.core.launching import launch
 from stoker.core.outcome import NO_COMMANDS, Commands, Outcome
+from stoker.core.resting import adapters_changed, sleep_changed, sleep_wanted
 from stoker.core.starting import delayed, launch_failed, launched, resumed, start, updated
 from stoker.core.states import Trigger
 from stoker.core.stopping import become_idle, process_stopped, stop, stop_process
@@ -101,5 +102,8 @@ _HANDLERS: Mapping[type, _Handler] = MappingProxyType(
         e.ProcessStopped: process_stopped,
         e.EngineIdle: become_idle,
         e.EngineSuspected: suspected,
+        e.SleepWanted: sleep_wanted,
+        e.SleepChanged: sleep_changed,
+        e.AdaptersChanged: adapters_changed,
     }
 )

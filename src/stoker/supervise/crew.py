@@ -82,6 +82,10 @@ class Crew:
         if running is not None:
             running.spec = spec
 
+    def running(self, engine_id: str, incarnation: int) -> Incarnation | None:
+        """The task of that incarnation, as long as there is one."""
+        return self._incarnations.get((engine_id, incarnation))
+
     def log_of(self, engine_id: str) -> Path:
         """An engine's log file."""
         return self.home.engine_log(engine_id)

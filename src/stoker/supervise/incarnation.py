@@ -19,6 +19,7 @@ from stoker.core.liveness import Verdict
 from stoker.errors import LaunchError, PermanentLaunchError, StokerError
 from stoker.model import Activity, EngineLoad, EngineSpec, LaunchPlan, Origin, Placement
 from stoker.supervise import logs, probe
+from stoker.supervise.calls import Caller
 from stoker.supervise.placing import Placer
 from stoker.supervise.process import EngineProcess, spawn
 
@@ -82,6 +83,8 @@ class Incarnation:
     dispatch: Callable[[e.Event], None]
     _starting: bool = True
     _process: EngineProcess | None = None
+    _plan_made: LaunchPlan | None = None
+    _rests: int = 0
     _placing: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _delayed: bool = False
     _ready: trio.Event = attrs.field(factory=trio.Event)
@@ -101,6 +104,23 @@ class Incarnation:
     def ask_to_probe(self) -> None:
         """Probe at once, or half a second after the last time."""
         self._probe_asked.set()
+
+    @property
+    def plan(self) -> LaunchPlan | None:
+        """How it was started; None until it is."""
+        return self._plan_made
+
+    @property
+    def caller(self) -> Caller:
+        """For calls to it, once it is planned."""
+        assert self._plan_made is not None
+        return Caller(self.engine_id, self.around.client, self._plan_made.base_url, self._headers())
+
+    async def rest(self, path: str, *, asleep: bool) -> None:
+        """Put it to sleep, or wake it, by a call of ``path``. Raises what :meth:`Caller.post` does."""
+        await self.caller.post(path)
+        self._rests += 1
+        self.dispatch(e.SleepChanged(self.engine_id, self.number, asleep))
 
     async def run(self) -> None:
         """Live this incarnation, and dispatch what happens in it. Cancelled, it still leaves no process behind."""
@@ -137,6 +157,7 @@ class Incarnation:
 
     async def _start(self, placement: Placement) -> LaunchPlan:
         plan, port = await self._launch(placement)
+        self._plan_made = plan
         endpoint = self._endpoint(plan, port, placement)
         if self._process is not None:
             mark = self.around.mark_of(self.engine_id, self.number)
@@ -238,7 +259,11 @@ class Incarnation:
         while True:
             self._probe_asked = trio.Event()
             began = trio.current_time()
-            self._report_probe(await prober.probe())
+            rests = self._rests
+            result = await prober.probe()
+            self._report_probe(result)
+            if result.asleep is not None and rests == self._rests:  # else it may speak of how it was before
+                self.dispatch(e.SleepChanged(self.engine_id, self.number, result.asleep))
             quick = self._starting and self.origin is Origin.MANAGED
             pause = STARTING_PROBE_SECONDS if quick else self.spec.probe_interval_seconds
             with trio.move_on_after(pause):

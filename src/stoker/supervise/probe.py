@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -30,11 +31,15 @@ class _Exhausted(Exception):  # noqa: N818 - not the engine's error
 
 @attrs.frozen
 class ProbeResult:
-    """What one round of probing found. ``error`` is empty for an engine that is alive or excused."""
+    """What one round of probing found. ``error`` is empty for an engine that is alive or excused.
+
+    ``asleep`` is None where the engine can't sleep, or could not be asked.
+    """
 
     verdict: Verdict
     error: str = ""
     stalled: bool = False
+    asleep: bool | None = None
 
 
 @attrs.define(eq=False)
@@ -51,13 +56,22 @@ class Prober:
     _counter: float | None = None
     _counter_moved_at: float = 0.0
     _complained: bool = False
+    _asleep: bool = False
 
     async def probe(self) -> ProbeResult:
-        """One round. Takes at most twice the probe's time-out, and four of them more where a token is asked for."""
+        """One round. Takes at most thrice the probe's time-out, and four of them more where a token is asked for."""
         try:
             error, timed_out = await self._ask_health()
         except _Exhausted:  # our own shortage says nothing about the engine
             return ProbeResult(Verdict.EXCUSED)
+        asleep = None if error else await self._ask_whether_asleep()
+        self._asleep = asleep is True
+        if asleep:  # what it was asked for hangs until it wakes, and so would a token
+            self._busy_since = None
+            return ProbeResult(Verdict.ALIVE, asleep=True)
+        return attrs.evolve(await self._judge(error, timed_out=timed_out), asleep=asleep)
+
+    async def _judge(self, error: str, *, timed_out: bool) -> ProbeResult:
         now = trio.current_time()
         activity = self.activity()
         progress_at = await self._progress_at(activity, now)
@@ -85,8 +99,8 @@ class Prober:
         return max(known, self._counter_moved_at)
 
     async def load(self) -> EngineLoad | None:
-        """What the engine's own metrics say; None where it has none, or they can't be had in time."""
-        if self.plan.metrics_path is None:
+        """What the engine's own metrics say; None where it sleeps or has none, or they can't be had in time."""
+        if self.plan.metrics_path is None or self._asleep:
             return None
         try:
             with trio.fail_after(self.spec().probe_timeout_seconds):
@@ -131,6 +145,15 @@ class Prober:
             return f"{path} answered {status}", False
         return "", False
 
+    async def _ask_whether_asleep(self) -> bool | None:
+        if self.plan.sleeping is None:
+            return None
+        try:
+            with trio.fail_after(self.spec().probe_timeout_seconds):
+                return flag_in(await self._read(self.plan.sleeping.asleep))
+        except (trio.TooSlowError, *BROKEN):
+            return None
+
     async def _ask_for_a_token(self, activity: Activity, error: str) -> ProbeResult:
         told = f"{activity.active_requests} requests in flight and no progress for {self.spec().stall_seconds:g} s"
         if self.plan.token_probe is None:  # nothing but its health can be asked
@@ -171,8 +194,18 @@ class Prober:
     def _open(
         self, method: str, path: str, body: Mapping[str, Any] | None = None
     ) -> AbstractAsyncContextManager[httpx2.Response]:
-        json = None if body is None else dict(body)
-        return self.client.stream(method, self.plan.base_url + path, json=json, headers=dict(self.headers))
+        content = None if body is None else dict(body)
+        return self.client.stream(method, self.plan.base_url + path, json=content, headers=dict(self.headers))
+
+
+def flag_in(text: str) -> bool | None:
+    """The one boolean member of a JSON object; None for anything else."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    flags = [each for each in value.values() if isinstance(each, bool)] if isinstance(value, dict) else []
+    return flags[0] if len(flags) == 1 else None
 
 
 async def _chunks(answer: httpx2.Response) -> AsyncGenerator[bytes, None]:

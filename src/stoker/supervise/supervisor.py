@@ -22,6 +22,7 @@ from stoker.model import Backend, EngineInfo, EngineSpec, EngineState, Origin
 from stoker.supervise import crew, logs
 from stoker.supervise.changes import Bulletin, Change, is_visible, log_change
 from stoker.supervise.dispatcher import Dispatcher
+from stoker.supervise.tending import Tending
 
 log = logging.getLogger("stoker.supervise")
 
@@ -52,6 +53,7 @@ class Supervisor:
     log_max_bytes: int
     observe: Observe | None = None
     leaving: bool = attrs.field(default=False, init=False)
+    tending: Tending = attrs.field(init=False)
     _dispatcher: Dispatcher = attrs.field(init=False)
     _paths: dict[str, frozenset[str]] = attrs.field(factory=dict)
     _bulletin: Bulletin = attrs.field(factory=Bulletin)
@@ -64,6 +66,7 @@ class Supervisor:
         self._dispatcher = Dispatcher(
             fleet, lambda command: self.crew.execute(command, self._dispatch), [self._observe]
         )
+        self.tending = Tending(self._engine, self.crew, self._dispatch, self._check_adapter)
 
     # What is there
 
@@ -202,7 +205,7 @@ class Supervisor:
             if leaves or other.engine_id in besides:
                 continue
             theirs = other.next_spec or other.spec
-            shared = set(spec.all_names) & set(theirs.all_names)
+            shared = set(spec.all_names) & {*theirs.all_names, *other.endpoint.adapters}
             if shared and theirs.model != spec.model:
                 names = ", ".join(map(repr, sorted(shared)))
                 raise ConflictError(
@@ -303,6 +306,12 @@ class Supervisor:
     def _check_staying(self) -> None:
         if self.leaving:
             raise ConflictError("Stoker is shutting down; nothing is started any more")
+
+    def _check_adapter(self, engine: Engine, name: str) -> None:
+        """Raise :class:`ConflictError` where an adapter of that name would hide something."""
+        if name in engine.spec.all_names:
+            raise ConflictError(f"{name!r} is a name of the model itself; give the adapter another name")
+        self.check_names(attrs.evolve(engine.spec, names=(name,)), besides=(engine.engine_id,))
 
     def _check_id(self, engine_id: str, spec: EngineSpec) -> None:
         if not is_engine_id(engine_id):

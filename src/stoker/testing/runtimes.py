@@ -183,7 +183,8 @@ class RuntimeConformance:
             paths = runtime.paths(spec)
             assert paths, "it serves nothing"
             probes = {plan.health_path, plan.metrics_path or "/"}
-            assert all(path.startswith("/") for path in paths | probes), (paths, probes)
+            calls = {path for part in (plan.sleeping, plan.adapters) if part for path in attrs.astuple(part)}
+            assert all(path.startswith("/") for path in paths | probes | calls), (paths, probes, calls)
 
     def test_the_token_probe_is_a_request_the_engine_serves(self) -> None:
         runtime = self.make_runtime()

@@ -26,8 +26,33 @@ class Change(Protocol):
         ...
 
 
+class Tending(Protocol):
+    """What may be done to a READY engine that can do it. Raises ConflictError otherwise, UpstreamError if it fails."""
+
+    async def sleep(self, engine_id: str) -> None:
+        """Drain it and put it to sleep. Raises ConflictError if it does not get idle within its drain time-out."""
+        ...
+
+    async def wake(self, engine_id: str) -> None:
+        """Wake it."""
+        ...
+
+    async def load_adapter(self, engine_id: str, name: str, path: str) -> None:
+        """Have it load an adapter that clients ask for as ``name``. Raises ConflictError for a name that is taken."""
+        ...
+
+    async def unload_adapter(self, engine_id: str, name: str) -> None:
+        """Have it unload one. Raises NotFoundError for one that it did not load."""
+        ...
+
+
 class Control(Protocol):
     """The engines, and what an administrator may do to them. An unknown engine id raises NotFoundError everywhere."""
+
+    @property
+    def tending(self) -> Tending:
+        """What else may be done to an engine."""
+        ...
 
     def infos(self) -> tuple[EngineInfo, ...]:
         """All engines, in the order they came."""

@@ -13,7 +13,7 @@ from stoker.errors import NotFoundError
 from stoker.gateway.answers import Answer, error
 from stoker.model import EngineInfo, EngineSpec, EngineState
 from stoker.web.control import Control
-from stoker.web.orders import drain_seconds, remote_spec, take_engine_id
+from stoker.web.orders import adapter_order, drain_seconds, remote_spec, take_engine_id
 from stoker.web.problems import RequestError, bad_request
 from stoker.web.reading import Query, read_object
 from stoker.web.streams import LogStream, OpenEnds
@@ -48,6 +48,11 @@ class EngineEndpoints:
         blueprint.add_url_rule(f"{one}/stop", view_func=self.stop, methods=["POST"])
         blueprint.add_url_rule(f"{one}/restart", view_func=self.restart, methods=["POST"])
         blueprint.add_url_rule(f"{one}/logs", view_func=self.logs, methods=["GET"])
+        blueprint.add_url_rule(f"{one}/sleep", view_func=self.sleep, methods=["POST"])
+        blueprint.add_url_rule(f"{one}/wake", view_func=self.wake, methods=["POST"])
+        blueprint.add_url_rule(f"{one}/adapters", view_func=self.adapters, methods=["GET"])
+        blueprint.add_url_rule(f"{one}/adapters", view_func=self.load_adapter, methods=["POST"])
+        blueprint.add_url_rule(f"{one}/adapters/<any_text:name>", view_func=self.unload_adapter, methods=["DELETE"])
 
     async def listing(self) -> Response:
         """``GET /engines``: every engine."""
@@ -109,6 +114,33 @@ class EngineEndpoints:
             return Response(LogStream(self.control.follow_log(engine_id, tail), self.ends), content_type=_TEXT)
         text = await self.control.log_text(engine_id, tail)
         return Response(text.encode(errors="replace"), content_type=_TEXT)
+
+    async def sleep(self, engine_id: str) -> Response:
+        """``POST /engines/{id}/sleep``: drain it and put it to sleep; returns when it sleeps."""
+        await read_object(request, optional=True)
+        await self.control.tending.sleep(engine_id)
+        return self.wire.answer(self.control.info(engine_id))
+
+    async def wake(self, engine_id: str) -> Response:
+        """``POST /engines/{id}/wake``: wake it; returns when it is awake."""
+        await read_object(request, optional=True)
+        await self.control.tending.wake(engine_id)
+        return self.wire.answer(self.control.info(engine_id))
+
+    async def adapters(self, engine_id: str) -> Response:
+        """``GET /engines/{id}/adapters``: those that were loaded into it while it runs."""
+        return self.wire.listing([{"name": name} for name in self.control.info(engine_id).adapters])
+
+    async def load_adapter(self, engine_id: str) -> Response:
+        """``POST /engines/{id}/adapters``: load one; returns when clients can ask for it."""
+        name, path = adapter_order(await read_object(request), _SOURCE)
+        await self.control.tending.load_adapter(engine_id, name, path)
+        return self.wire.answer(self.control.info(engine_id), 201)
+
+    async def unload_adapter(self, engine_id: str, name: str) -> Response:
+        """``DELETE /engines/{id}/adapters/{name}``: unload one."""
+        await self.control.tending.unload_adapter(engine_id, name)
+        return self.wire.answer(self.control.info(engine_id))
 
     async def _stop(self, engine_id: str, *, forget: bool) -> Response:
         wait = _query("wait").choice("wait", "stopped")

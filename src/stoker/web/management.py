@@ -104,7 +104,7 @@ class ManagementEndpoints:
             "names": info.names,
             "kind": info.kind,
             "state": info.state,
-            "healthy": info.state is EngineState.READY,
+            "healthy": info.state is EngineState.READY and not info.asleep,
             "in_flight": self.table.activity(info.engine_id).active_requests,
             "limit": info.max_concurrency,
         }

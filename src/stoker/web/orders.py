@@ -45,6 +45,17 @@ def drain_seconds(body: Mapping[str, Any], source: str) -> float | None:
     return 0.0 if drain is False else seconds
 
 
+def adapter_order(body: Mapping[str, Any], source: str) -> tuple[str, str]:
+    """The name and the path of an adapter to load. Raises ConfigError."""
+    known = ("name", "path")
+    mistakes = [Mistake(key, f"is not known here; there are: {', '.join(known)}") for key in body if key not in known]
+    missing = [key for key in known if not isinstance(body.get(key), str) or not body[key].strip()]
+    mistakes.extend(Mistake(key, "must be a text that is not empty") for key in missing)
+    if mistakes:
+        raise ConfigError(source, mistakes)
+    return body["name"], body["path"]
+
+
 @attrs.frozen
 class RouteOrder:
     """The head of a request that is to be explained. The names of ``headers`` are lower case."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge, RequestTimeout
 
-from stoker.errors import ConfigError, ConflictError, NotFoundError, StokerError
+from stoker.errors import ConfigError, ConflictError, NotFoundError, StokerError, UpstreamError
 from stoker.gateway.answers import Answer, error, shown
 from stoker.gateway.paths import is_proxied
 
@@ -40,6 +40,8 @@ def answer_to(problem: Exception, *, method: str, path: str, most_bytes: int) ->
             return error(404, str(problem), code="not_found")
         case ConflictError():
             return error(409, str(problem), code="conflict")
+        case UpstreamError():
+            return error(502, str(problem), code="engine_failed")
         case StokerError():
             return error(500, str(problem), code="failed")
         case HTTPException():

@@ -13,6 +13,7 @@ import trio
 from stoker.testing.fake_engine import openai
 from stoker.testing.fake_engine.faults import Faults
 from stoker.testing.fake_engine.http import Connection, Request
+from stoker.testing.fake_engine.tended import Tended
 
 SSE = ("content-type", "text/event-stream; charset=utf-8")
 
@@ -31,14 +32,16 @@ class Counts:
 
 
 class Responder:
-    """Answers for a model called ``names``, and counts what it does."""
+    """Answers for a model called ``names``, and for its adapters, and counts what it does."""
 
-    def __init__(self, names: tuple[str, ...], counts: Counts) -> None:
+    def __init__(self, names: tuple[str, ...], counts: Counts, tended: Tended) -> None:
         self._names = names
+        self._tended = tended
         self.counts = counts
 
     async def respond(self, connection: Connection, request: Request, faults: Faults) -> None:
         """Answer ``request`` as well as ``faults`` let it. Cancelled when its client leaves."""
+        await self._tended.until_awake()
         if faults.hang:
             await trio.sleep_forever()
         await trio.sleep(faults.first_token_seconds)
@@ -83,10 +86,11 @@ class Responder:
 
     def _read(self, request: Request) -> openai.Generation | Mapping[str, Any]:
         """What is asked for: a generation, or embeddings at once."""
-        asked = openai.read_object(request.body, self._names)
+        names = (*self._names, *self._tended.adapters)
+        asked = openai.read_object(request.body, names)
         if request.path == openai.EMBEDDINGS:
-            return openai.embed(asked, self._names)
-        return openai.read_generation(request.path, asked, self._names)
+            return openai.embed(asked, names)
+        return openai.read_generation(request.path, asked, names)
 
     async def _stream(self, connection: Connection, generation: openai.Generation, faults: Faults) -> None:
         for number, event in enumerate(generation.events()):

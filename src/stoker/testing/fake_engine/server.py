@@ -20,6 +20,7 @@ from stoker.testing.fake_engine import openai
 from stoker.testing.fake_engine.faults import Faults, UnknownFault
 from stoker.testing.fake_engine.http import Connection, Request
 from stoker.testing.fake_engine.responder import Counts, Responder
+from stoker.testing.fake_engine.tended import Tended
 
 REMEMBERED_REQUESTS = 32
 REMEMBERED_BODY_BYTES = 1024 * 1024
@@ -32,7 +33,8 @@ class FakeEngine:
     def __init__(self, *, names: tuple[str, ...], kind: str, faults: Faults, children: tuple[int, ...] = ()) -> None:
         self.faults = faults
         self.counts = Counts()
-        self._responder = Responder(names, self.counts)
+        self._tended = Tended()
+        self._responder = Responder(names, self.counts, self._tended)
         self._names = names
         self._kind = kind
         self._children = children
@@ -126,7 +128,8 @@ class FakeEngine:
             case ("POST", path) if path in openai.PATHS[self._kind]:
                 await self._infer(connection, request)
             case _:
-                await connection.answer(404, {"detail": "Not Found"})
+                if not await self._tended.answer(connection, request):
+                    await connection.answer(404, {"detail": "Not Found"})
 
     async def _health(self, connection: Connection) -> None:
         if self.faults.health_hangs:

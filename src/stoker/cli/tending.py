@@ -1,0 +1,69 @@
+"""``stoker engine sleep|wake`` and ``stoker engine adapter list|load|unload``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+from cyclopts import Parameter
+
+from stoker.cli.activity import Activity
+from stoker.cli.client import connect, engine_path
+from stoker.cli.options import AsJson, EngineId
+from stoker.cli.output import print_json, print_table
+
+ENGINE_SECONDS = 330.0  # the gateway gives the engine five minutes
+DRAIN_SECONDS = 24 * 3600.0  # how long it may drain is the engine's own matter
+
+AdapterName = Annotated[str, Parameter(help="What clients ask for.")]
+
+
+def sleep(engine_id: EngineId, /) -> None:
+    """Drain an engine and put it to sleep."""
+    with connect() as client, Activity(f"putting {engine_id} to sleep"):
+        client.post(engine_path(engine_id, "sleep"), patience_seconds=DRAIN_SECONDS + ENGINE_SECONDS)
+    print(f"{engine_id} is asleep")
+
+
+def wake(engine_id: EngineId, /) -> None:
+    """Wake an engine."""
+    with connect() as client, Activity(f"waking {engine_id}"):
+        client.post(engine_path(engine_id, "wake"), patience_seconds=ENGINE_SECONDS)
+    print(f"{engine_id} is awake")
+
+
+def adapters(engine_id: EngineId, /, *, as_json: AsJson = False) -> None:
+    """List the adapters that were loaded into an engine while it runs."""
+    with connect() as client:
+        loaded = client.listing(engine_path(engine_id, "adapters"))
+    if as_json:
+        print_json(loaded)
+    else:
+        print_table(("ADAPTER",), [(each["name"],) for each in loaded], empty=f"{engine_id} has loaded no adapter")
+
+
+def load(
+    engine_id: EngineId,
+    name: AdapterName,
+    path: Annotated[str, Parameter(help="The folder of the adapter, or what the engine knows it by.")],
+    /,
+) -> None:
+    """Load a LoRA adapter into an engine. It is forgotten when the engine restarts."""
+    with connect() as client, Activity(f"loading {name} into {engine_id}"):
+        order = {"name": name, "path": _absolute(path) if client.address.local else path}
+        client.post(engine_path(engine_id, "adapters"), order, patience_seconds=ENGINE_SECONDS)
+    print(f"{engine_id} serves {name}")
+
+
+def unload(engine_id: EngineId, name: AdapterName, /) -> None:
+    """Unload a LoRA adapter from an engine."""
+    with connect() as client:
+        client.delete(engine_path(engine_id, f"adapters/{quote(name, safe='')}"))
+    print(f"{engine_id} no longer serves {name}")
+
+
+def _absolute(path: str) -> str:
+    """``path``, made absolute if it is there: the engine runs in another folder."""
+    here = Path(path).expanduser()
+    return str(here.absolute()) if here.exists() else path

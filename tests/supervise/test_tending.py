@@ -1,0 +1,224 @@
+"""Sleep, wake and adapters, on real processes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+import httpx2
+import pytest
+import trio
+
+from stoker.builtin.runtimes import Command
+from stoker.errors import ConflictError, NotFoundError, UpstreamError
+from stoker.gateway.routing import RoutingTable, Ticket
+from stoker.model import (
+    AdapterPaths,
+    EngineSpec,
+    EngineState,
+    LaunchPlan,
+    Placement,
+    RouteRequest,
+    SleepPaths,
+)
+from stoker.supervise.supervisor import Supervisor
+from stoker.testing.engines import fake_engine_spec
+
+from .conftest import OpenSupervisor, quick, until
+
+PATHS = SleepPaths(sleep="/sleep", wake="/wake_up", asleep="/is_sleeping")
+
+
+class Sleeper(Command):
+    """A runtime whose engines, the fake ones, can sleep and change their adapters."""
+
+    name = "sleeper"
+
+    def plan(self, spec: EngineSpec, placement: Placement, port: int) -> LaunchPlan:
+        plan = super().plan(spec, placement, port)
+        adapters = AdapterPaths(load="/v1/load_lora_adapter", unload="/v1/unload_lora_adapter")
+        return attrs.evolve(plan, sleeping=PATHS, adapters=adapters)
+
+
+SPEC = quick(attrs.evolve(fake_engine_spec("tiny", names=("small",)), runtime="sleeper"))
+
+
+@asynccontextmanager
+async def ready(open_supervisor: OpenSupervisor, spec: EngineSpec = SPEC) -> AsyncIterator[Supervisor]:
+    """A supervisor with one READY engine, ``tiny``."""
+    async with open_supervisor() as supervisor:
+        supervisor.crew.runtimes = {**supervisor.crew.runtimes, "sleeper": Sleeper()}
+        supervisor.start(spec)
+        info = await supervisor.wait_until_settled("tiny")
+        assert info.state is EngineState.READY, info.last_error
+        yield supervisor
+
+
+def table_of(supervisor: Supervisor) -> RoutingTable:
+    assert isinstance(supervisor.traffic, RoutingTable)
+    return supervisor.traffic
+
+
+def ticket(model: str = "tiny") -> Ticket:
+    request = RouteRequest(request_id="1", model=model, path="/v1/chat/completions")
+    return Ticket(request=request, patience_seconds=0)
+
+
+async def told(supervisor: Supervisor, path: str) -> None:
+    """Somebody tells the engine, and not us."""
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        (await client.post(f"{supervisor.info('tiny').base_url}{path}")).raise_for_status()
+
+
+async def test_an_engine_that_sleeps_stays_ready_and_gets_no_requests(open_supervisor: OpenSupervisor) -> None:
+    async with ready(open_supervisor) as supervisor:
+        await supervisor.tending.sleep("tiny")
+        info = supervisor.info("tiny")
+        assert (info.state, info.asleep, info.reason) == (EngineState.READY, True, "asleep")
+        table = table_of(supervisor)
+        assert table.open(ticket()) is None
+        (backend,) = table.of_model("tiny")
+        assert not backend.expected
+        assert backend.detail == "asleep; wake it with: stoker engine wake tiny"
+        await supervisor.tending.wake("tiny")
+        assert not supervisor.info("tiny").asleep
+        lease = table.open(ticket())
+        assert lease is not None
+        lease.close()
+
+
+async def test_to_sleep_twice_or_to_wake_an_engine_that_is_awake_is_no_mistake(open_supervisor: OpenSupervisor) -> None:
+    async with ready(open_supervisor) as supervisor:
+        await supervisor.tending.wake("tiny")
+        assert not supervisor.info("tiny").asleep
+        await supervisor.tending.sleep("tiny")
+        await supervisor.tending.sleep("tiny")
+        assert supervisor.info("tiny").asleep
+
+
+async def test_an_engine_sleeps_only_when_it_has_finished_what_it_answers(open_supervisor: OpenSupervisor) -> None:
+    async with ready(open_supervisor) as supervisor, trio.open_nursery() as nursery:
+        table = table_of(supervisor)
+        lease = table.open(ticket())
+        assert lease is not None
+        nursery.start_soon(supervisor.tending.sleep, "tiny")
+        await until(supervisor, "tiny", lambda info: info.reason == "about to sleep")
+        assert table.open(ticket()) is None, "a new request came before its sleep"
+        with pytest.raises(ConflictError, match="about to sleep already"):
+            await supervisor.tending.sleep("tiny")
+        assert not supervisor.info("tiny").asleep
+        lease.close()
+        await until(supervisor, "tiny", lambda info: info.asleep)
+
+
+async def test_an_engine_that_does_not_get_idle_in_time_stays_awake(open_supervisor: OpenSupervisor) -> None:
+    spec = attrs.evolve(SPEC, drain_timeout_seconds=0.05)
+    async with ready(open_supervisor, spec) as supervisor:
+        table = table_of(supervisor)
+        lease = table.open(ticket())
+        assert lease is not None
+        with pytest.raises(ConflictError, match=r"still answers 1 requests after 0.05 s and stays awake"):
+            await supervisor.tending.sleep("tiny")
+        lease.close()
+        again = table.open(ticket())
+        assert again is not None
+        again.close()
+
+
+async def test_sleep_is_seen_whoever_ordered_it(open_supervisor: OpenSupervisor) -> None:
+    async with ready(open_supervisor) as supervisor:
+        await told(supervisor, "/sleep")
+        await until(supervisor, "tiny", lambda info: info.asleep)
+        await told(supervisor, "/wake_up")
+        await until(supervisor, "tiny", lambda info: not info.asleep)
+
+
+async def test_an_engine_that_was_put_to_sleep_with_requests_under_way_is_not_taken_for_dead(
+    open_supervisor: OpenSupervisor,
+) -> None:
+    spec = attrs.evolve(SPEC, stall_seconds=0.0)
+    async with ready(open_supervisor, spec) as supervisor:
+        lease = table_of(supervisor).open(ticket())
+        assert lease is not None
+        await told(supervisor, "/sleep")
+        await until(supervisor, "tiny", lambda info: info.asleep)
+        for _ in range(3):
+            before = supervisor.info("tiny")
+            while (now := supervisor.info("tiny")).last_heartbeat == before.last_heartbeat:
+                assert now.state is EngineState.READY, now.last_error
+                await trio.sleep(0.01)
+        lease.close()
+
+
+async def test_a_restart_forgets_sleep_and_adapters(open_supervisor: OpenSupervisor) -> None:
+    async with ready(open_supervisor) as supervisor:
+        await supervisor.tending.load_adapter("tiny", "sql", "/there/sql")
+        await supervisor.tending.sleep("tiny")
+        supervisor.restart("tiny")
+        info = await supervisor.wait_until_settled("tiny")
+        assert (info.state, info.asleep, info.adapters) == (EngineState.READY, False, ())
+        assert table_of(supervisor).of_model("sql") == ()
+
+
+async def test_an_adapter_is_one_more_name_of_its_engine(open_supervisor: OpenSupervisor) -> None:
+    async with ready(open_supervisor) as supervisor:
+        await supervisor.tending.load_adapter("tiny", "sql", "/there/sql")
+        assert supervisor.info("tiny").adapters == ("sql",)
+        (backend,) = table_of(supervisor).of_model("sql")
+        assert "sql" not in backend.renames
+        async with httpx2.AsyncClient(base_url=backend.base_url, trust_env=False) as client:
+            asked = {"model": "sql", "messages": [{"role": "user", "content": "x"}]}
+            (await client.post("/v1/chat/completions", json=asked)).raise_for_status()
+        await supervisor.tending.unload_adapter("tiny", "sql")
+        assert supervisor.info("tiny").adapters == ()
+        assert table_of(supervisor).of_model("sql") == ()
+
+
+async def test_what_the_engine_has_against_an_adapter_is_told_in_its_words(open_supervisor: OpenSupervisor) -> None:
+    async with ready(open_supervisor) as supervisor:
+        with pytest.raises(ConflictError, match=r"'tiny' answered 404 .* No adapter found for /nowhere/sql"):
+            await supervisor.tending.load_adapter("tiny", "sql", "/nowhere/sql")
+        assert supervisor.info("tiny").adapters == ()
+
+
+async def test_the_name_of_an_adapter_is_nobody_elses(open_supervisor: OpenSupervisor) -> None:
+    async with ready(open_supervisor) as supervisor:
+        supervisor.start(quick(fake_engine_spec("large", names=("big",))))
+        with pytest.raises(ConflictError, match="clients know 'large'"):
+            await supervisor.tending.load_adapter("tiny", "big", "/there")
+        with pytest.raises(ConflictError, match="'small' is a name of the model itself"):
+            await supervisor.tending.load_adapter("tiny", "small", "/there")
+        await supervisor.tending.load_adapter("tiny", "sql", "/there")
+        with pytest.raises(ConflictError, match="has an adapter 'sql' already"):
+            await supervisor.tending.load_adapter("tiny", "sql", "/there")
+        with pytest.raises(ConflictError, match=r"clients know 'tiny' .* as 'sql' already"):
+            supervisor.start(quick(fake_engine_spec("other", names=("sql",))))
+        with pytest.raises(NotFoundError, match="has loaded no adapter 'py'; there are: sql"):
+            await supervisor.tending.unload_adapter("tiny", "py")
+
+
+async def test_only_a_ready_engine_that_was_started_for_it_can_be_put_to_sleep(open_supervisor: OpenSupervisor) -> None:
+    async with open_supervisor() as supervisor:
+        supervisor.start(quick(fake_engine_spec("tiny")))
+        with pytest.raises(ConflictError, match="is STARTING; this can only be done to a READY engine"):
+            await supervisor.tending.sleep("tiny")
+        await supervisor.wait_until_settled("tiny")
+        with pytest.raises(ConflictError, match="can't sleep as it was started"):
+            await supervisor.tending.sleep("tiny")
+        with pytest.raises(ConflictError, match="can't change its adapters as it was started"):
+            await supervisor.tending.load_adapter("tiny", "sql", "/there")
+        with pytest.raises(NotFoundError, match="there is no engine 'nobody'"):
+            await supervisor.tending.wake("nobody")
+
+
+async def test_an_engine_that_breaks_off_is_told_by_name(open_supervisor: OpenSupervisor) -> None:
+    async with ready(open_supervisor) as supervisor:
+        incarnation = supervisor.crew.running("tiny", 1)
+        assert incarnation is not None
+        with pytest.raises(ConflictError, match="engine 'tiny' answered 404 to /nothing"):
+            await incarnation.caller.post("/nothing")
+        assert incarnation.plan is not None
+        broken = attrs.evolve(incarnation.caller, base_url="http://127.0.0.1:1")
+        with pytest.raises(UpstreamError, match="engine 'tiny': /sleep: "):
+            await broken.post("/sleep")
