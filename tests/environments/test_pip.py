@@ -116,19 +116,20 @@ def test_raw_progress_is_a_fraction(line: str, done: float | None) -> None:
     [
         ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "make room in /f"),
         ("WARNING: Retrying … [Errno -3] Temporary failure in name resolution", "can't be reached"),
-        ("ERROR: No matching distribution found for x", "nothing that fits"),
+        ("ERROR: No matching distribution found for x", "nothing that fits Python 3.14.1 and this platform; try"),
+        ("ERROR: No matching distribution found for torch==2.13.0+cpu", "name it in PIP_EXTRA_INDEX_URL"),
         ("error: subprocess-exited-with-error", "building failed"),
         ("PermissionError: [Errno 13] Permission denied: '/f/x'", "files in /f belong to somebody else"),
         ("something nobody has seen", "read the log"),
     ],
 )
 def test_a_failure_has_a_remedy(line: str, advice: str) -> None:
-    assert advice in pip.remedy(["Collecting x", line], Path("/f"))
+    assert advice in pip.remedy(["Collecting x", line], Path("/f"), "Python 3.14.1")
 
 
 def test_a_dead_network_counts_before_what_follows_from_it() -> None:
     lines = ["WARNING: Retrying after connection broken by NewConnectionError", "ERROR: No matching distribution found"]
-    assert "can't be reached" in pip.remedy(lines, Path("/f"))
+    assert "can't be reached" in pip.remedy(lines, Path("/f"), "Python 3.14.1")
 
 
 def test_pip_gets_the_users_environment_without_what_misleads() -> None:

@@ -66,6 +66,36 @@ def test_an_excerpt_leaves_out_the_frames_of_tracebacks() -> None:
         assert frame not in excerpt
 
 
+def test_an_excerpt_has_neither_banners_nor_all_the_flags_there_are() -> None:
+    """Of vLLM 0.32, shortened: its user gave it a flag that it does not have."""
+    log = (
+        "(APIServer pid=7) INFO 11-24 05:26:24 [api_utils.py:347]\n"
+        "(APIServer pid=7) INFO 11-24 05:26:24 [api_utils.py:347]        █     █     █▄   ▄█\n"
+        "usage: api_server.py [-h] [--headless]\n"
+        + "                     [--optimization-level OPTIMIZATION_LEVEL]\n"
+        * 50
+        + "                     [model_tag]\n"
+        "api_server.py: error: unrecognized arguments: --no-such-flag\n"
+        "/v/multiprocessing/resource_tracker.py:254: UserWarning: There appear to be 1 leaked semaphore objects\n"
+        "  warnings.warn('There appear to be %d '\n"
+    )
+    assert logs.excerpt(log) == "api_server.py: error: unrecognized arguments: --no-such-flag"
+
+
+def test_an_excerpt_has_the_adapter_that_could_not_be_loaded() -> None:
+    """Of vLLM 0.32, shortened."""
+    core = "(EngineCore pid=9) ERROR 11-24 05:26:55 [core.py:1750]"
+    log = (
+        "(Worker pid=8) ERROR 11-24 05:26:55 [multiproc_executor.py:1063] WorkerProc hit an exception.\n"
+        "(Worker pid=8) ERROR 11-24 05:26:55 [multiproc_executor.py:1063]\n"
+        "(Worker pid=8) ERROR 11-24 05:26:55 [multiproc_executor.py:1063] vllm.exceptions.LoRAAdapterNotFoundError: "
+        "Loading lora static failed: No adapter found for /nowhere/x\n"
+        f"{core} Invocation of add_lora method failed\n"
+        + "".join(f"(APIServer pid=7) INFO 11-24 05:26:56 [launcher.py:{n}] shutdown, step {n}\n" for n in range(20))
+    )
+    assert "No adapter found for /nowhere/x" in logs.excerpt(log)
+
+
 def test_an_excerpt_of_a_log_that_goes_on_after_its_cause_begins_with_the_cause() -> None:
     excerpt = logs.excerpt(VLLM_DEAD_WORKER)
     assert "died unexpectedly" in excerpt.splitlines()[0]

@@ -89,6 +89,7 @@ class _Tools:
     environ: Mapping[str, str]
     lock: int
     report: Report
+    python: str = "this Python"
     _said: Progress = attrs.field(factory=lambda: Progress("create", ""))
 
     def say(self, step: str, text: str, fraction: float | None = None) -> None:
@@ -111,7 +112,7 @@ class _Tools:
     def fault(self, step: str, ended: child.Ended) -> EnvironmentFault:
         how = f"was killed by signal {-ended.status}" if ended.status < 0 else f"ended with exit code {ended.status}"
         shown = "".join(f"\n  {line}" for line in ended.lines[-SHOWN_LINES:])
-        advice = pip.remedy(ended.lines, self.folder)
+        advice = pip.remedy(ended.lines, self.folder, self.python)
         return EnvironmentFault(
             f"installing runtime {self.name!r} failed at step {step!r}, whose command {how}:{shown}\n"
             f"{advice}; the whole log is {self.log.name}; to go on from here: stoker runtime install {self.name}"
@@ -135,6 +136,7 @@ def _build(home: Home, folder: Path, spec: EnvironmentSpec, base: Path, tools: _
         raise EnvironmentFault(
             f"{base} is no Python 3.11 or newer that runs; name another to build runtime {tools.name!r} with"
         )
+    tools.python = f"Python {interpreter.version}"
     place = Place(tools.name, folder / fingerprint(spec, interpreter.fits))
     if there := place.complete(spec):
         return there

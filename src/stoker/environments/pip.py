@@ -161,8 +161,12 @@ _CAUSES = (
     ),
     (r"CERTIFICATE_VERIFY_FAILED|SSLError", "the package index's certificate isn't trusted; see pip's cert setting"),
     (
+        r"No matching distribution found for \S+\+cpu\b",
+        "such builds are in a package index of PyTorch's own, for the CPU: name it in PIP_EXTRA_INDEX_URL",
+    ),
+    (
         r"No matching distribution found|Could not find a version that satisfies",
-        "the package index has nothing that fits this Python and platform; try another Python, 3.11 to 3.13",
+        "the package index has nothing that fits {python} and this platform; try another Python, 3.11 to 3.13",
     ),
     (r"THESE PACKAGES DO NOT MATCH THE HASHES", "a download was damaged; clear pip's cache (pip cache purge)"),
     (r"Permission denied|Errno 13\b", "files in {folder} belong to somebody else; see who owns them"),
@@ -170,10 +174,10 @@ _CAUSES = (
 )
 
 
-def remedy(lines: Sequence[str], folder: Path) -> str:
-    """What to do about a failure whose last lines these are."""
+def remedy(lines: Sequence[str], folder: Path, python: str) -> str:
+    """What to do about a failure whose last lines these are. ``python`` is what the environment is made of."""
     text = "\n".join(lines)
     for pattern, advice in _CAUSES:
         if re.search(pattern, text):
-            return advice.format(folder=folder)
+            return advice.format(folder=folder, python=python)
     return "read the log"

@@ -24,9 +24,12 @@ _PREFIX = re.compile(r"(?:\(\w+ pid=\d+\) ?)?(?:(?P<level>[A-Z]+) \d\S* \S+ \[[^
 _CAUSE = re.compile(r"\b(?:[A-Z]\w*(?:Error|Exception|Interrupt)|error|fatal|Killed)\b[^\n]*:")
 _HARMLESS = frozenset({"DEBUG", "INFO", "WARNING"})
 _GRAVE = frozenset({"ERROR", "CRITICAL", "FATAL"})
-_FRAME = re.compile(r'  File "[^"]*", line \d+')
-_AROUND_FRAMES = re.compile(r"Traceback \(most recent call last\):|\s*[~^]+$")
-_SERVED = re.compile(r'"[A-Z]+ \S+ HTTP/[\d.]+" 2\d\d\b')
+_HEAD = re.compile(r'  File "[^"]*", line \d+|usage: ')  # of a frame, or of all the flags there are
+_NOISE = re.compile(
+    r"^Traceback \(most recent call last\):|^/\S+:\d+: \w+Warning: |^  warnings\.warn\("
+    r'|"[A-Z]+ \S+ HTTP/[\d.]+" 2\d\d\b'
+)
+_LETTER = re.compile(r"\w")
 
 
 def open_for_append(path: Path) -> int:
@@ -82,7 +85,7 @@ def excerpt(text: str) -> str:
     """What somebody needs to see of a log to know why its engine ended: the errors in it, then its last lines.
 
     The true cause is rarely in the last line: vLLM prints it from its core, then a page of tracebacks. So their frames
-    are left out, and the lines that say that a request was served.
+    are left out, lines that say that a request was served, banners, Python's warnings, and argparse's list of flags.
     """
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     lines = _without_frames(lines) or lines
@@ -114,8 +117,8 @@ def _without_frames(lines: Sequence[str]) -> list[str]:
     in_frame = False
     for line in lines:
         message = _message(line)
-        in_frame = _FRAME.match(message) is not None or (in_frame and message.startswith("    "))
-        if not in_frame and not _AROUND_FRAMES.match(message) and not _SERVED.search(message):
+        in_frame = _HEAD.match(message) is not None or (in_frame and message.startswith("    "))
+        if not in_frame and _LETTER.search(message) and not _NOISE.search(message):
             kept.append(line)
     return kept
 

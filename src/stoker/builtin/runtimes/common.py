@@ -38,6 +38,11 @@ def _flag(word: str) -> str:
     return word.partition("=")[0].replace("_", "-")
 
 
+def switched_on(value: str | None) -> bool:
+    """Whether an environment variable of this value counts as set: to a number other than 0, or to true."""
+    return value is not None and value.strip().lower() not in {"", "0", "false"}
+
+
 def check_common(spec: EngineSpec) -> list[str]:
     """The mistakes that no runtime can work with."""
     mistakes = []

@@ -98,7 +98,7 @@ class LlamaCpp:
             cwd=spec.cwd,
             base_url=address(placement.host, port),
             health_path=spec.health_path or "/health",
-            metrics_path="/metrics",
+            metrics_path=None if _sleeps_by_itself(spec) else "/metrics",
             token_probe=serving.token_probe(spec, own_names),
             names=own_names or None,
         )
@@ -127,6 +127,11 @@ class LlamaCpp:
     def scrape(self, text: str) -> EngineLoad:
         """The ``llamacpp:`` metrics."""
         return metrics.LLAMA_CPP.read(text)
+
+
+def _sleeps_by_itself(spec: EngineSpec) -> bool:
+    """Whether it unloads its model when nothing is asked. To look at its metrics would be to ask; its health is not."""
+    return any(value != "-1" for value in values_of(spec.args, {"--sleep-idle-seconds"}))
 
 
 def _own_names(spec: EngineSpec) -> tuple[str, ...]:

@@ -50,11 +50,20 @@ LLAMA_CPP = Gauges(
     progress=("llamacpp:prompt_tokens_total", "llamacpp:tokens_predicted_total", "llamacpp:n_decode_total"),
 )
 
+SGLANG = Gauges(
+    running=("sglang:num_running_reqs",),
+    waiting=("sglang:num_queue_reqs",),
+    kv_cache=("sglang:token_usage",),
+    progress=("sglang:prompt_tokens_total", "sglang:generation_tokens_total"),
+)
+
+KNOWN = (VLLM, LLAMA_CPP, SGLANG)
+
 ANY = Gauges(
-    running=(*VLLM.running, *LLAMA_CPP.running, "sglang:num_running_reqs"),
-    waiting=(*VLLM.waiting, *LLAMA_CPP.waiting, "sglang:num_queue_reqs"),
-    kv_cache=(*VLLM.kv_cache, *LLAMA_CPP.kv_cache, "sglang:token_usage"),
-    progress=(*VLLM.progress, *LLAMA_CPP.progress, "sglang:prompt_tokens_total", "sglang:generation_tokens_total"),
+    running=[name for each in KNOWN for name in each.running],
+    waiting=[name for each in KNOWN for name in each.waiting],
+    kv_cache=[name for each in KNOWN for name in each.kv_cache],
+    progress=[name for each in KNOWN for name in each.progress],
 )
 
 

@@ -54,6 +54,7 @@ def token_probe(spec: EngineSpec, names: Sequence[str] = ()) -> TokenProbe | Non
         "embedding": (EMBEDDINGS, {"model": name, "input": "1"}),
         "rerank": (RERANK, {"model": name, "query": "1", "documents": ["1"]}),
         "score": (RERANK, {"model": name, "query": "1", "documents": ["1"]}),
+        "classify": (CLASSIFY, {"model": name, "input": "1"}),
     }
     if spec.kind not in bodies:
         return None
