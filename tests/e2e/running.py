@@ -24,14 +24,14 @@ HANG_GUARD_SECONDS = 120
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T | None], what: str) -> T:
+def until(condition: Callable[[], T | None], what: str, seconds: float = HANG_GUARD_SECONDS) -> T:
     """Wait for a condition of the outside world, and return what it gave; fail loudly when it does not come."""
-    end = time.monotonic() + HANG_GUARD_SECONDS
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         if result := condition():
             return result
         time.sleep(0.02)
-    raise AssertionError(f"in {HANG_GUARD_SECONDS} s it did not come to this: {what}")
+    raise AssertionError(f"in {seconds} s it did not come to this: {what}")
 
 
 def find_python(minor: int) -> str | None:
@@ -73,7 +73,7 @@ class Program:
         answer = self.manage("GET", "/engines").json()
         return list(answer["data"])
 
-    def wait_until_ready(self, count: int) -> list[dict[str, Any]]:
+    def wait_until_ready(self, count: int, seconds: float = HANG_GUARD_SECONDS) -> list[dict[str, Any]]:
         """Wait until so many engines are READY, and return all."""
 
         def enough() -> list[dict[str, Any]] | None:
@@ -83,7 +83,7 @@ class Program:
             assert not broken, broken
             return engines if sum(engine["state"] == "READY" for engine in engines) >= count else None
 
-        return until(enough, f"{count} engines READY")
+        return until(enough, f"{count} engines READY", seconds)
 
     def processes(self) -> list[proctable.ProcessEntry]:
         """Every living process of its engines."""
