@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+import inspect
 import random
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import attrs
+
+from stoker import hookspecs
 from stoker.builtin.policies import AtRandom, LeastLoad, PowerOfTwo, PrefixAffinity, RoundRobin, SessionAffinity
 from stoker.config.schema import reference
-from stoker.contracts import RoutingPolicy
+from stoker.contracts import Configurable, EngineRuntime, Explaining, GpuScheduler, RoutingPolicy
 from stoker.core.states import TRANSITIONS, mermaid
-from stoker.model import EngineSpec
+from stoker.model import (
+    AdapterPaths,
+    Candidate,
+    EngineInfo,
+    EngineLoad,
+    EngineSpec,
+    EnvironmentSpec,
+    Gpu,
+    GpuProcess,
+    LaunchPlan,
+    Placement,
+    Refusal,
+    RequestRecord,
+    Reservation,
+    Reservations,
+    RouteRequest,
+    SleepPaths,
+    TokenProbe,
+)
 from stoker.settings import GatewaySettings, RuntimeSettings, Settings
 from stoker.testing.comparing import compare
 
@@ -190,6 +213,117 @@ def routing(page: str) -> str:
     return f"{before}{begin}\n\n{compare(policies)}\n\n{end}{after}"
 
 
+HOOKS = """\
+# Hooks
+
+<!-- Drawn from src/stoker/hookspecs.py, contracts.py and model.py by docs/generate.py; change it there. -->
+
+A plugin is a module or an object with functions of the names below, marked with `stoker.hookspecs.hookimpl`.
+[How to write one](../how-to/write-a-plugin.md) goes through it step by step. The built-in runtimes, policies and
+schedulers come through the same hooks.
+
+Plugins are looked for, in this order, in
+
+1. the places that `--plugin-path` names (it may be repeated), then those in `STOKER_PLUGIN_PATH` (separated by
+   colons). A place is a module (`mine.py`), a wheel, a folder with the sources of a distribution (its `pyproject.toml`
+   names the plugin), or a folder of any of these, of packages, and of what `pip install --target` leaves. In a folder
+   only those modules and packages count in which `hookimpl` occurs, and no `test_….py`;
+2. the folder `stoker-plugins` beside `stoker.pyz`, unless somebody else owns it or may write to it;
+3. the entry-point group `stoker` of the running interpreter.
+
+They are imported after Stoker and its libraries, whose modules they can't hide. A plugin that is found twice counts
+once. One that can't be imported, raises, misspells a hook, lacks a part of a contract or provides a name that is taken
+is left out whole: a line on standard error and `stoker plugin list` say why, and with `--strict` the command fails
+instead.
+
+{hooks}
+
+# Contracts
+
+What the hooks return has these shapes: `stoker.contracts`. Except for `EngineRuntime.plan` all of it is called on the
+event loop, and must return at once.
+
+{contracts}
+
+# Records
+
+What goes in and out: `stoker.model`. Fields with a default may be left out when you make one.
+
+{records}
+"""
+
+CONTRACTS = (EngineRuntime, RoutingPolicy, Explaining, Configurable, GpuScheduler)
+RECORDS = (
+    EngineSpec,
+    Placement,
+    LaunchPlan,
+    TokenProbe,
+    SleepPaths,
+    AdapterPaths,
+    EnvironmentSpec,
+    EngineLoad,
+    RouteRequest,
+    Candidate,
+    Gpu,
+    GpuProcess,
+    Reservation,
+    Reservations,
+    Refusal,
+    EngineInfo,
+    RequestRecord,
+)
+
+
+def hooks() -> str:
+    """The page of hooks."""
+    specs = [value for name, value in vars(hookspecs).items() if name.startswith("stoker_")]
+    return HOOKS.format(
+        hooks="\n\n".join(f"## {each.__name__}\n\n{_signature(each)}\n\n{_prose(each)}" for each in specs),
+        contracts="\n\n".join(map(_contract, CONTRACTS)),
+        records="\n\n".join(map(_record, RECORDS)),
+    )
+
+
+def _contract(contract: type) -> str:
+    parts = [f"## {contract.__name__}\n\n{_prose(contract)}"]
+    for name, member in vars(contract).items():
+        if isinstance(member, property):
+            parts.append(f"**`{name}`**: `{_annotation(member.fget, 'return')}`\n\n{_prose(member)}")
+        elif inspect.isfunction(member) and not name.startswith("_"):
+            parts.append(f"**{_signature(member)}**\n\n{_prose(member)}")
+    return "\n\n".join(parts)
+
+
+def _record(record: type[attrs.AttrsInstance]) -> str:
+    fields = [f"`{field.name}: {_type(field)}`" for field in attrs.fields(record)]
+    derived = [
+        f"- {_signature(member)}: {_prose(member)}" if inspect.isfunction(member) else f"- `{name}`: {_prose(member)}"
+        for name, member in vars(record).items()
+        if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property))
+    ]
+    return "\n\n".join(filter(None, [f"## {record.__name__}", _prose(record), ", ".join(fields), "\n".join(derived)]))
+
+
+def _type(field: attrs.Attribute[object]) -> str:
+    default = "" if field.default is attrs.NOTHING else " = …"
+    return f"{field.type}{default}"
+
+
+def _signature(function: Callable[..., object]) -> str:
+    names = [name for name in inspect.signature(function).parameters if name != "self"]
+    return f"`{function.__name__}({', '.join(names)}) -> {_annotation(function, 'return')}`"
+
+
+def _annotation(function: object, name: str) -> str:
+    return str(getattr(function, "__annotations__", {}).get(name, ""))
+
+
+def _prose(thing: object) -> str:
+    """A docstring as Markdown."""
+    text = inspect.cleandoc(getattr(thing, "__doc__", None) or "")
+    return re.sub(r":\w+:`[~.]?(?:[\w.]+\.)?(\w+)`", r"`\1`", text).replace("``", "`")
+
+
 def pages() -> Mapping[Path, str]:
     """Every generated page: where it stands, and what it should say."""
     configuration = CONFIGURATION.format(
@@ -201,6 +335,7 @@ def pages() -> Mapping[Path, str]:
     return {
         REFERENCE / "engine-states.md": ENGINE_STATES.format(diagram=mermaid(), table=table()),
         REFERENCE / "configuration.md": configuration,
+        REFERENCE / "hooks.md": hooks(),
         ROUTING: routing(ROUTING.read_text()),
     }
 

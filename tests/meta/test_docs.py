@@ -12,13 +12,11 @@ from typing import Any
 import attrs
 import pytest
 
-from stoker import config, hookspecs
+from stoker import config, contracts, hookspecs
 from stoker.cli.run import run
-from stoker.contracts import RoutingPolicy
 from stoker.core.states import TRANSITIONS, mermaid
 from stoker.gateway.paths import EXACT
 from stoker.model import EngineInfo
-from stoker.plugins import Source, build_registry, builtin
 from stoker.settings import GatewaySettings
 from stoker.web.app import create_app
 
@@ -81,12 +79,13 @@ def test_every_hook_is_documented_and_no_other() -> None:
     assert set(re.findall(r"^## (stoker_\w+)$", page, re.MULTILINE)) == hooks
 
 
-def test_the_example_plugin_works() -> None:
-    [source] = blocks(ROOT / "docs" / "reference" / "hooks.md", "python")
-    plugin: Any = ModuleType("stoker_first_one")
-    exec(source, vars(plugin))
-    found = Source("first-one", "the page", "stoker_first_one", lambda: plugin)
-    assert isinstance(build_registry([*builtin(), found]).policy("first-one"), RoutingPolicy)
+@pytest.mark.parametrize("contract", [contracts.EngineRuntime, contracts.RoutingPolicy, contracts.GpuScheduler])
+def test_every_part_of_a_contract_is_on_the_page_of_hooks(contract: type) -> None:
+    page = (ROOT / "docs" / "reference" / "hooks.md").read_text()
+    _, section = page.split(f"\n## {contract.__name__}\n")
+    section = section.partition("\n## ")[0]
+    for part in vars(contract):
+        assert part.startswith("_") or f"**`{part}" in section, f"{contract.__name__}.{part} is not documented"
 
 
 def test_every_toml_example_of_a_configuration_is_one() -> None:
