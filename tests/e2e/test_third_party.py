@@ -15,9 +15,12 @@ import pytest
 
 from stoker.home import Home
 from stoker.testing.engines import fake_engine_env
+from tests.gpu.driver import Driver, driver, library
 
 from .conftest import ROOT
 from .running import Program, running, until
+
+__all__ = ["driver", "library"]
 
 pytestmark = pytest.mark.e2e
 
@@ -126,6 +129,19 @@ def test_a_runtime_beside_the_file_runs_its_engine(somewhere: Path) -> None:
         assert answer.status_code == httpx2.codes.OK, answer.text
         assert answer.json()["data"][0]["embedding"]
     assert not program.processes()
+
+
+def test_a_scheduler_beside_the_file_gives_gpus(somewhere: Path, driver: Driver) -> None:
+    for index, heat in enumerate((70, 40, 55)):
+        driver.add_gpu(index)
+        driver.say(f"gpu{index}/heat", heat)
+    file, home, words = up(somewhere, "", "--plugin-path", drop("stoker-coolest", somewhere))
+    config = somewhere / "stoker.toml"
+    engine = f'[[engine]]\nmodel = "m"\ngpus = 2\nrequired_memory_gb = 20\n{FAKE}'
+    config.write_text(f'scheduler = "coolest"\n{config.read_text()}{engine}')
+    with running(file, home, *words, **driver.env) as program:
+        [placed] = program.wait_until_ready(1)
+        assert placed["gpus"] == ["GPU-00000001", "GPU-00000002"]
 
 
 def test_an_observer_a_page_and_a_command_beside_the_file(somewhere: Path) -> None:

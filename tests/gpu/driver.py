@@ -9,21 +9,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
+import pytest
 
 STUB = Path(__file__).parent / "nvml_stub.c"
 HOLDER = Path(__file__).parent / "hold_memory.py"
 GIB = 1024**3
 
 
-class NoCompilerError(Exception):
-    """There is nothing here to make a driver with."""
-
-
-def compile_driver(folder: Path) -> Path:
-    """Make the library in ``folder``, which is returned. Raises NoCompilerError."""
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that holds the compiled stub."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
-        raise NoCompilerError("no C compiler here to make a libnvidia-ml.so.1 with")
+        pytest.skip("no C compiler here to make a libnvidia-ml.so.1 with")
+    folder = tmp_path_factory.mktemp("driver")
     flags = ["-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wl,-soname,libnvidia-ml.so.1"]
     subprocess.run([compiler, *flags, "-o", str(folder / "libnvidia-ml.so.1"), str(STUB)], check=True)
     return folder
@@ -78,3 +77,11 @@ class Driver:
         ):
             self.say(f"{folder}/{setting}", value)
         return uuid
+
+
+@pytest.fixture
+def driver(library: Path, tmp_path: Path) -> Driver:
+    """A driver that knows no GPU yet."""
+    says = tmp_path / "nvml"
+    says.mkdir()
+    return Driver(library, says)

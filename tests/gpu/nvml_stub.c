@@ -8,6 +8,7 @@
  *     gpu0, gpu1, …       a folder for each GPU:
  *         uuid, name      texts
  *         total, used     bytes; what processes hold comes on top of `used`
+ *         heat            degrees; no file: 55
  *         lost            it has fallen off the bus
  *         bare            no utilisation, temperature, power or process list
  *         compute/PID     bytes that a process holds (-1: the driver hides it)
@@ -179,7 +180,7 @@ int nvmlDeviceGetUtilizationRates(device_t *device, rates_t *rates) {
 
 int nvmlDeviceGetTemperature(device_t *device, int sensor, unsigned int *celsius) {
     (void)sensor;
-    return measure(device, celsius, 55);
+    return measure(device, celsius, (unsigned int)number_of(device->path, "heat", 55));
 }
 
 int nvmlDeviceGetPowerUsage(device_t *device, unsigned int *milliwatts) { return measure(device, milliwatts, 210500); }
