@@ -76,7 +76,7 @@ class RoutingPolicy(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What of the request it must see besides model, path: any of ``headers``, ``body``, ``prompt``, ``session``.
+        """What it must see of a request besides model and path: any of ``headers``, ``body``, ``prompt``, ``session``.
 
         What they are is said at :class:`stoker.model.RouteRequest`. Each costs the gateway some time.
         """
