@@ -1,7 +1,7 @@
 """What plugins implement. A plugin's hooks (:mod:`stoker.hookspecs`) return objects of these shapes.
 
-Except for :meth:`EngineRuntime.plan` all of them are called on the event loop and must return at once: no I/O, no
-sleeping, no locks.
+They are called on the event loop and must return at once: no I/O, no sleeping, no locks. The exceptions are the
+runtime's ``plan``, ``estimate_memory`` and ``scrape``: those are called in worker threads, several at once.
 """
 
 from __future__ import annotations

@@ -100,6 +100,10 @@ def test_one_engine_at_a_time_starts_on_a_gpu() -> None:
         (giving("GPU-0", "GPU-0"), "it gave a GPU twice: GPU 0, GPU 0"),
         (giving("GPU-0", "GPU-1"), "1 wanted, 2 given: GPU 0, GPU 1"),
         (Answering(lambda _: None), "it answered None, which is neither a Placement nor a Refusal"),
+        (Answering(lambda _: Refusal(reason=["busy"])), "it refused it with the reason ['busy'], which says nothing"),  # type: ignore[arg-type]
+        (Answering(lambda _: Refusal(reason=" ")), "it refused it with the reason ' ', which says nothing"),
+        (Answering(lambda _: Placement(host=None)), "it put it on the host None, which is no text"),  # type: ignore[arg-type]
+        (Answering(lambda _: Placement(gpus=(7,))), "there is no GPU 7; there are: GPU-0, GPU-1"),  # type: ignore[arg-type]
     ],
 )
 def test_a_placement_that_can_not_be_is_refused_in_its_name(scheduler: GpuScheduler, wrong: str) -> None:
@@ -117,6 +121,19 @@ def test_a_scheduler_that_gives_away_memory_that_is_not_there_is_refused_with_al
     alone = ask(giving("GPU-0"), holdings=held(75), gib=None)
     assert "GPU 0 must be its alone, since nobody knows what it needs" in str(alone)
     assert "held by a (all of it)" in str(ask(giving("GPU-0"), holdings=held(None)))
+
+
+class RudeError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), RudeError()], ids=["one that leaves", "one that can't be told"])
+def test_whatever_a_scheduler_raises_is_contained(error: BaseException) -> None:
+    def broken(gpus: Sequence[Gpu]) -> object:
+        raise error
+
+    assert str(ask(Answering(broken))).startswith("scheduler 'odd' could not place it: ")
 
 
 def test_what_a_scheduler_raises_costs_this_start_and_is_named() -> None:

@@ -57,3 +57,17 @@ def test_a_runtime_that_breaks_at_it_is_named() -> None:
 
     with pytest.raises(PermanentLaunchError, match="runtime 'vllm' could not estimate its memory: ZeroDivisionError"):
         needs_of(EngineSpec(model="m", gpus=1), [SMALL], broken, NoMeasurements())
+
+
+def test_one_that_leaves_the_program_only_leaves_its_engine() -> None:
+    def leaving(spec: EngineSpec, gpu: Gpu) -> int | None:
+        raise SystemExit(3)
+
+    with pytest.raises(PermanentLaunchError, match="could not estimate its memory: SystemExit: 3"):
+        needs_of(EngineSpec(model="m", gpus=1), [SMALL], leaving, NoMeasurements())
+
+
+@pytest.mark.parametrize("estimated", ["8GiB", 8e9, -1, True, float("nan")], ids=repr)
+def test_what_is_no_number_of_bytes_is_refused(estimated: object) -> None:
+    with pytest.raises(PermanentLaunchError, match="it must give bytes, as a whole number, or None"):
+        needs_of(EngineSpec(model="m", gpus=1), [SMALL], lambda *_: estimated, NoMeasurements())  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -268,6 +269,25 @@ async def test_a_scheduler_that_raises_costs_one_engine(machine: Machine) -> Non
     with pytest.raises(LaunchError, match="scheduler 'broken' could not place it: ZeroDivisionError: a defect"):
         await placer.place("a", SPEC, lambda *_: None, lambda *_: None)
     assert [each.engines for each in (await placer.report()).gpus] == [(), ()]
+
+
+async def test_a_runtime_that_does_not_say_what_it_needs_costs_its_engine_and_holds_up_nobody_for_long(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that hung once stopped all placing, and the shutdown too."""
+    monkeypatch.setattr(placing, "ESTIMATE_SECONDS", 0.1)
+    go_on = threading.Event()
+
+    def hangs(spec: EngineSpec, gpu: Gpu) -> int | None:
+        go_on.wait(HANG_GUARD_SECONDS)
+        return None
+
+    async with open_line(machine) as line:
+        with pytest.raises(PermanentLaunchError, match=r"runtime 'vllm' did not estimate its memory within 0\.1 s"):
+            await line.placer.place("a", SPEC, hangs, lambda *_: None)
+        line.ask("b")
+        await until_placed(line, "b")
+    go_on.set()
 
 
 # What was measured

@@ -9,6 +9,7 @@ import attrs
 from stoker.contracts import GpuScheduler
 from stoker.errors import LaunchError, PermanentLaunchError
 from stoker.model import EngineSpec, Gpu, GpuReport, Placement, Refusal, Reservations
+from stoker.supervise.boundary import contained, is_text
 from stoker.supervise.holdings import Holdings
 
 GIB = 1024**3
@@ -31,22 +32,22 @@ def choose(
     and a placement that gives away what there is not is refused in its name.
     """
     reservations = holdings.reservations(needs)
+    name = scheduler.name
     try:
-        placed = scheduler.place(spec, report.gpus, reservations)
-        refused = isinstance(placed, Refusal)
-        hopeless = refused and not report.incomplete and _refuses_empty(scheduler, spec, report, needs)
-        wrong = "" if refused else _over_committed(placed, spec, report, reservations)
-    except Exception as error:  # noqa: BLE001 - the plugin boundary: a scheduler's defect costs the engine, and is named
-        problem = LaunchError(f"scheduler {scheduler.name!r} could not place it: {type(error).__name__}: {error}")
-        problem.__cause__ = error
+        with contained(f"scheduler {name!r} could not place it", LaunchError):
+            placed = scheduler.place(spec, report.gpus, reservations)
+            refused = isinstance(placed, Refusal)
+            wrong = _wrong(placed, spec, report, reservations)
+            hopeless = refused and not report.incomplete and _refuses_empty(scheduler, spec, report, needs)
+    except LaunchError as problem:
         return problem
+    if wrong:
+        return PermanentLaunchError(f"scheduler {name!r} placed it wrongly: {wrong}")
     if isinstance(placed, Refusal):
         reason = "; ".join(filter(None, (placed.reason, report.reason)))
         if hopeless:
             return PermanentLaunchError(f"no GPUs for it: {reason}")
         return Wait(f"waits for GPUs: {reason}", refused=True)
-    if wrong:
-        return PermanentLaunchError(f"scheduler {scheduler.name!r} placed it wrongly: {wrong}")
     if starting := holdings.starting_on(placed.gpus):
         numbers = {gpu.uuid: gpu.index for gpu in report.gpus}
         who = (f"{engine_id}, which is starting on GPU {numbers[uuid]}" for engine_id, uuid in starting.items())
@@ -64,13 +65,22 @@ def _refuses_empty(
     return isinstance(scheduler.place(spec, empty, Reservations(needed=needs)), Refusal)
 
 
-def _over_committed(placed: object, spec: EngineSpec, report: GpuReport, reservations: Reservations) -> str:
-    """What is wrong with a placement; empty if nothing is. One without any GPU leaves GPUs to the engine."""
+def _wrong(placed: object, spec: EngineSpec, report: GpuReport, reservations: Reservations) -> str:
+    """What is wrong with an answer; empty if nothing is. A placement without any GPU leaves GPUs to the engine."""
+    if isinstance(placed, Refusal):
+        is_told = is_text(placed.reason) and placed.reason.strip()
+        return "" if is_told else f"it refused it with the reason {placed.reason!r}, which says nothing"
     if not isinstance(placed, Placement):
         return f"it answered {placed!r}, which is neither a Placement nor a Refusal"
+    if not is_text(placed.host):
+        return f"it put it on the host {placed.host!r}, which is no text"
+    return _over_committed(placed, spec, report, reservations)
+
+
+def _over_committed(placed: Placement, spec: EngineSpec, report: GpuReport, reservations: Reservations) -> str:
     by_uuid = {gpu.uuid: gpu for gpu in report.gpus}
     if unknown := [uuid for uuid in placed.gpus if uuid not in by_uuid]:
-        return f"there is no GPU {', '.join(unknown)}; there are: {', '.join(by_uuid) or 'none'}"
+        return f"there is no GPU {', '.join(map(str, unknown))}; there are: {', '.join(by_uuid) or 'none'}"
     given = [by_uuid[uuid] for uuid in placed.gpus]
     names = ", ".join(f"GPU {gpu.index}" for gpu in given)
     if len(set(placed.gpus)) < len(given):

@@ -21,10 +21,12 @@ from stoker.model import Activity, EngineLoad, EngineSpec, LaunchPlan, Origin, P
 from stoker.supervise import logs, probe
 from stoker.supervise.calls import Caller
 from stoker.supervise.placing import Placer
+from stoker.supervise.planning import make_plan
 from stoker.supervise.process import EngineProcess, spawn
 
 STARTING_PROBE_SECONDS = 0.25
 SUSPECTED_PROBE_SECONDS = 0.5  # between probes that somebody asks for: one hiccup must not count as three
+PLAN_SECONDS = 60.0  # a plan may look at a disk that is far away
 CRASH_GRACE_SECONDS = 2.0  # for engines of a supervisor that is itself coming down
 
 
@@ -85,7 +87,7 @@ class Incarnation:
     _process: EngineProcess | None = None
     _plan_made: LaunchPlan | None = None
     _rests: int = 0
-    _placing: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _preparing: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _delayed: bool = False
     _ready: trio.Event = attrs.field(factory=trio.Event)
     _log_start: int = 0
@@ -97,7 +99,7 @@ class Incarnation:
         """Stop it, or hurry a stop that is under way."""
         self._grace_seconds = grace_seconds
         self._stop_asked.set()
-        self._placing.cancel()
+        self._preparing.cancel()
         if self._process is not None:
             self._process.hurry(grace_seconds)
 
@@ -127,15 +129,18 @@ class Incarnation:
         placement = Placement()
         note = ""
         try:
+            plan: LaunchPlan | None = None
             try:
-                with self._placing:
+                with self._preparing:
                     placement = await self._place()
-                plan = None if self._stop_asked.is_set() else await self._start(placement)
+                    plan, port = await self._plan(placement)
+                if plan is not None and not self._stop_asked.is_set():
+                    await self._launch(plan, placement, port)
             except (StokerError, OSError, httpx2.InvalidURL) as error:  # a full disk must not cost the other engines
                 retryable = not isinstance(error, PermanentLaunchError)
                 self.dispatch(e.LaunchFailed(self.engine_id, self.number, str(error), retryable))
                 return
-            if plan is not None:
+            if plan is not None and not self._stop_asked.is_set():
                 await self._watch(plan)
         finally:
             with trio.CancelScope(shield=True):
@@ -155,19 +160,25 @@ class Incarnation:
         self._delayed = True
         self.dispatch(e.LaunchDelayed(self.engine_id, self.number, reason, refused))
 
-    async def _start(self, placement: Placement) -> LaunchPlan:
-        plan, port = await self._launch(placement)
-        self._plan_made = plan
-        endpoint = self._endpoint(plan, port, placement)
-        if self._process is not None:
-            mark = self.around.mark_of(self.engine_id, self.number)
-            self.around.placer.launched(self.engine_id, self._process.pid, mark)
-        self.dispatch(e.Launched(self.engine_id, self.number, endpoint))
-        return plan
-
-    async def _launch(self, placement: Placement) -> tuple[LaunchPlan, int]:
+    async def _plan(self, placement: Placement) -> tuple[LaunchPlan, int]:
+        """How to start it. A runtime that takes long holds up nobody else, and no stop."""
         port = free_port(placement.host, self.spec.port or 0)
-        plan = await trio.to_thread.run_sync(self._plan, placement, port)
+        plan = None
+        with trio.move_on_after(PLAN_SECONDS):
+            plan = await trio.to_thread.run_sync(
+                make_plan,
+                self.runtime,
+                self.spec,
+                placement,
+                port,
+                abandon_on_cancel=True,
+                limiter=trio.CapacityLimiter(1),  # one that hangs takes no thread that Stoker needs
+            )
+        if plan is None:
+            raise PermanentLaunchError(f"runtime {self.spec.runtime!r} did not plan it within {PLAN_SECONDS:g} s")
+        return plan, port
+
+    async def _launch(self, plan: LaunchPlan, placement: Placement, port: int) -> None:
         if plan.argv:
             log = self.around.log_of(self.engine_id)
             heading = f"--- stoker: {self.engine_id}, incarnation {self.number}: {' '.join(plan.argv)}"
@@ -176,7 +187,9 @@ class Incarnation:
             env = {"PYTHONUNBUFFERED": "1", **_inherited_environment(), **plan.env, **self.spec.env}
             cwd = self.spec.cwd or plan.cwd
             self._process = await trio.to_thread.run_sync(self._spawn, plan.argv, env, cwd, log, mark)
-        return plan, port
+            self.around.placer.launched(self.engine_id, self._process.pid, mark)
+        self._plan_made = plan
+        self.dispatch(e.Launched(self.engine_id, self.number, self._endpoint(plan, port, placement)))
 
     def _spawn(
         self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None, log: Path, mark: str
@@ -186,15 +199,6 @@ class Incarnation:
         except LaunchError as error:
             who = f"the command that runtime {self.spec.runtime!r} has for engine {self.engine_id!r}"
             raise type(error)(f"{who} can't be run: {error}") from error
-
-    def _plan(self, placement: Placement, port: int) -> LaunchPlan:
-        try:
-            return _checked(self.runtime.plan(self.spec, placement, port))
-        except LaunchError:
-            raise
-        except Exception as error:  # the plugin boundary: a runtime's defect costs its engine, and is named
-            what = f"runtime {self.spec.runtime!r} could not plan it: {type(error).__name__}: {error}"
-            raise PermanentLaunchError(what) from error
 
     def _endpoint(self, plan: LaunchPlan, port: int, placement: Placement) -> e.Endpoint:
         if self._process is None:
@@ -296,14 +300,6 @@ class Incarnation:
         if placement.gpus and self._grace_seconds != 0:  # whoever hurries does not wait for memory either
             notes.append(await self.around.placer.memory_back(placement.gpus, self._process.seen))
         return "; ".join(filter(None, notes))
-
-
-def _checked(plan: LaunchPlan) -> LaunchPlan:
-    """``plan``, if a process can be started with it. Raises TypeError: a plugin may not have been checked for types."""
-    for word in (*plan.argv, *plan.env.keys(), *plan.env.values()):
-        if not isinstance(word, str):
-            raise TypeError(f"a command and its environment are made of texts, not of {word!r}")
-    return plan
 
 
 def free_port(host: str, wanted: int = 0) -> int:

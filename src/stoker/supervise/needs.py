@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from stoker.errors import PermanentLaunchError
 from stoker.model import EngineSpec, Gpu
+from stoker.supervise.boundary import contained
 
 Estimate = Callable[[EngineSpec, Gpu], int | None]
 """What a runtime says that an engine will want of each of its GPUs, if they are like this one."""
@@ -55,10 +55,13 @@ def needs_of(
         return dict.fromkeys((gpu.uuid for gpu in gpus), -(-spec.required_memory_bytes // max(1, spec.gpus)))
     needs: dict[str, int | None] = {}
     for gpu in gpus:
-        try:
-            estimated = estimate(spec, gpu)
-        except Exception as error:  # the plugin boundary: a runtime's defect costs its engine, and is named
-            what = f"runtime {spec.runtime!r} could not estimate its memory: {type(error).__name__}: {error}"
-            raise PermanentLaunchError(what) from error
+        with contained(f"runtime {spec.runtime!r} could not estimate its memory"):
+            estimated = _bytes(estimate(spec, gpu))
         needs[gpu.uuid] = max(estimated or 0, ledger.needed(spec, gpu) or 0) or None
     return needs
+
+
+def _bytes(estimated: object) -> int | None:
+    if estimated is None or (isinstance(estimated, int) and not isinstance(estimated, bool) and estimated >= 0):
+        return estimated
+    raise TypeError(f"it gave {estimated!r}; it must give bytes, as a whole number, or None")

@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from stoker.contracts import GpuScheduler
-from stoker.errors import LaunchError
+from stoker.errors import LaunchError, PermanentLaunchError
 from stoker.model import EngineSpec, GpuReport, Placement
 from stoker.supervise.choosing import Wait, choose
 from stoker.supervise.holdings import Holdings
@@ -23,6 +23,7 @@ log = logging.getLogger("stoker.supervise")
 MEMORY_BACK_SECONDS = 30.0
 RETRY_SECONDS = 5.0  # memory that a stranger gives back is not announced
 MEASURE_SECONDS = 30.0
+ESTIMATE_SECONDS = 5.0  # the others in the line wait for it
 
 Waits = Callable[[str, bool], None]
 """Told why an engine has to wait for its GPUs, and whether that is a refusal (else another one is starting there)."""
@@ -158,10 +159,21 @@ class Placer:
             await self.ledger.save()
 
     async def _needs_of(self, wish: _Wish, report: GpuReport) -> Mapping[str, int | None] | LaunchError:
-        try:
-            return await trio.to_thread.run_sync(needs_of, wish.spec, report.gpus, wish.estimate, self.ledger)
-        except LaunchError as error:
-            return error
+        with trio.move_on_after(ESTIMATE_SECONDS):
+            try:
+                return await trio.to_thread.run_sync(
+                    needs_of,
+                    wish.spec,
+                    report.gpus,
+                    wish.estimate,
+                    self.ledger,
+                    abandon_on_cancel=True,
+                    limiter=trio.CapacityLimiter(1),  # one that hangs takes no thread that Stoker needs
+                )
+            except LaunchError as error:
+                return error
+        what = f"runtime {wish.spec.runtime!r} did not estimate its memory within {ESTIMATE_SECONDS:g} s"
+        return PermanentLaunchError(what)
 
     def _serve(self, wish: _Wish, needs: Mapping[str, int | None] | LaunchError, report: GpuReport) -> None:
         chosen: Placement | Wait | LaunchError

@@ -56,6 +56,7 @@ class Prober:
     _counter: float | None = None
     _counter_moved_at: float = 0.0
     _complained: bool = False
+    _scraping: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
     _asleep: bool = False
 
     async def probe(self) -> ProbeResult:
@@ -105,9 +106,14 @@ class Prober:
         try:
             with trio.fail_after(self.spec().probe_timeout_seconds):
                 text = await self._read(self.plan.metrics_path)
+                if not text:
+                    return None
+                # In a thread, as a page may be a thousand lines; in one of its own, as a plugin may hang.
+                return await trio.to_thread.run_sync(
+                    self._load_in, text, abandon_on_cancel=True, limiter=self._scraping
+                )
         except (trio.TooSlowError, *BROKEN):
             return None
-        return await trio.to_thread.run_sync(self._load_in, text) if text else None  # a page may be a thousand lines
 
     async def _look_at_counters(self, now: float) -> None:
         """A long prefill sends no byte for minutes, but its counters move."""
@@ -123,7 +129,7 @@ class Prober:
             load = self.scrape(text)
             if all(map(math.isfinite, (load.running, load.waiting, load.progress, load.kv_cache_used or 0.0))):
                 return load
-        except Exception:  # the plugin boundary: a runtime that can't read its metrics has none
+        except BaseException:  # the plugin boundary, in a thread: a runtime that can't read its metrics has none
             if not self._complained:
                 self._complained = True
                 log.exception("the metrics of %s can't be read, and count as no progress", self.plan.base_url)

@@ -20,6 +20,7 @@ from stoker.core.naming import expand, free_id, is_engine_id
 from stoker.errors import ConfigError, ConflictError, Mistake, NotFoundError, PluginError
 from stoker.model import Backend, EngineInfo, EngineSpec, EngineState, Origin
 from stoker.supervise import crew, logs
+from stoker.supervise.boundary import told
 from stoker.supervise.changes import Bulletin, Change, is_visible, log_change
 from stoker.supervise.dispatcher import Dispatcher
 from stoker.supervise.tending import Tending
@@ -189,8 +190,10 @@ class Supervisor:
         runtime = self._runtime(spec)
         try:
             mistakes, paths = tuple(runtime.check(spec)), frozenset(runtime.paths(spec))
-        except Exception as error:  # the plugin boundary: contained, and the plugin named
-            raise PluginError(f"runtime {runtime.name!r}, checking {spec.model!r}: {error!r}") from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the plugin boundary: contained, and the plugin named
+            raise PluginError(f"runtime {runtime.name!r}, checking {spec.model!r}: {told(error)}") from error
         if mistakes:
             raise ConfigError(f"engine {spec.model!r}", [Mistake("", mistake) for mistake in mistakes])
         return paths

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from stoker.contracts import EngineRuntime
@@ -221,6 +221,10 @@ class RuntimeConformance:
         assert said.strip(), "a refusal without a word"
 
     @given(lines=st.lists(st.text(max_size=40) | metric_lines, max_size=6))
+    @example(lines=["vllm:num_requests_running NaN", "llamacpp:requests_processing NaN"])
+    @example(
+        lines=["vllm:kv_cache_usage_perc 1.5", "vllm:num_requests_waiting -1", "llamacpp:kv_cache_usage_ratio +Inf"]
+    )
     @SUITE
     def test_any_metrics_page_can_be_read(self, lines: list[str]) -> None:
         load = self.make_runtime().scrape("\n".join(lines))
