@@ -86,14 +86,42 @@ def test_where_the_driver_knows_no_process_the_growth_counts_too() -> None:
     assert [each.used for each in holdings.measure(report(gpu(0, used_gib=9)), began=2.0)] == [2 * GIB]
 
 
-def test_an_engine_whose_gpu_can_not_be_read_is_not_measured_and_goes_on_starting() -> None:
+def test_an_engine_one_of_whose_gpus_can_not_be_read_is_not_measured_and_holds_up_nobody() -> None:
+    """Its neighbours waited for ever for an engine that was READY."""
     holdings = Holdings()
     both = [gpu(0), gpu(1)]
     holdings.take("a", attrs.evolve(SPEC, gpus=2), both, {})
     holdings.ready("a", 1.0)
     assert holdings.measure(report(gpu(0, processes={41: ("a", 3)})), began=2.0) == []
-    assert holdings.starting_on(["GPU-1"]) == {"a": "GPU-1"}
-    assert len(holdings.measure(report(*both), began=3.0)) == 2
+    assert holdings.starting_on(["GPU-0", "GPU-1"]) == {}
+    (later,) = holdings.measure(report(gpu(0, processes={41: ("a", 3)}), gpu(1, processes={42: ("a", 2)})), began=3.0)
+    assert (later.used, later.anew) == (3 * GIB, True)
+
+
+def test_of_gpus_of_one_kind_the_fullest_is_what_an_engine_needs() -> None:
+    """Each GPU once counted as a run of its own, so that the last one hid the largest."""
+    holdings = Holdings()
+    four = [gpu(0), gpu(1), gpu(2), attrs.evolve(gpu(3), name="Other")]
+    holdings.take("a", attrs.evolve(SPEC, gpus=4), four, {})
+    holdings.ready("a", 1.0)
+    used = [gpu(index, processes={41: ("a", gib)}) for index, gib in enumerate((60, 48, 36))]
+    measured = holdings.measure(report(*used, attrs.evolve(gpu(3, processes={41: ("a", 24)}), name="Other")), began=2.0)
+    assert {(each.gpu.name, each.used // GIB, each.anew) for each in measured} == {
+        ("Test", 60, True),
+        ("Other", 24, True),
+    }
+
+
+def test_a_neighbour_that_goes_while_an_engine_starts_is_not_taken_off_its_growth() -> None:
+    """Where the driver names no process, 30 GiB that came while 20 went looked like 10."""
+    holdings = Holdings()
+    holdings.take("old", SPEC, [gpu(0)], {"GPU-0": 20 * GIB})
+    holdings.ready("old", 1.0)
+    holdings.measure(report(gpu(0, used_gib=20)), began=2.0)
+    holdings.take("new", SPEC, [gpu(0, used_gib=20)], {"GPU-0": 30 * GIB})
+    holdings.give_back("old")
+    holdings.ready("new", 3.0)
+    assert [each.used // GIB for each in holdings.measure(report(gpu(0, used_gib=30)), began=4.0)] == [30]
 
 
 def test_a_report_shows_the_holders_and_what_is_promised() -> None:

@@ -1,8 +1,8 @@
 """One reading of this machine's GPUs through NVML. Blocking: for a worker thread, never for the event loop.
 
 NVML is initialised for each reading and shut down after it. That costs some milliseconds (on machines without the
-persistence daemon more), and nothing of the driver is held meanwhile: a GPU can be reset and the driver be replaced
-while Stoker runs, and a driver that failed once is asked afresh.
+persistence daemon more), and no GPU is held meanwhile: it can be reset while Stoker runs, and a driver that failed once
+is asked afresh. (The library stays loaded: after another version of the driver was installed, restart Stoker.)
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from stoker.model import EngineSpec, Gpu, GpuReport, Reservation, Reservations
 
 @attrs.frozen
 class Measured:
-    """An engine uses ``used`` bytes of ``gpu``; ``anew`` for the first measurement since it is READY."""
+    """An engine uses ``used`` bytes of ``gpu``, the fullest of its kind; ``anew`` for the first one of a run."""
 
     spec: EngineSpec
     gpu: Gpu
@@ -21,14 +21,18 @@ class Measured:
 
 @attrs.define(eq=False)
 class _Hold:
-    """One engine's GPUs: what it was promised of each (None: all), and how full each was before it came."""
+    """One engine's GPUs: what it was promised of each (None: all), and how full each was before it came.
+
+    It is ``starting`` until the first reading after it was READY, ``measured`` once such a reading had all its GPUs.
+    """
 
     spec: EngineSpec
     promised: Mapping[str, int | None]
-    full_before: Mapping[str, int]
+    full_before: dict[str, int]
     used: dict[str, int] = attrs.field(factory=dict)
     ready_at: float | None = None
     starting: bool = True
+    measured: bool = False
 
 
 @attrs.define(eq=False)
@@ -49,7 +53,14 @@ class Holdings:
 
     def give_back(self, engine_id: str) -> bool:
         """The engine is gone. Whether it held anything."""
-        return self._holds.pop(engine_id, None) is not None
+        gone = self._holds.pop(engine_id, None)
+        if gone is None:
+            return False
+        for hold in self._holds.values():  # what goes now is not to be taken for what comes
+            if not hold.measured:
+                for uuid in hold.full_before.keys() & gone.used.keys():
+                    hold.full_before[uuid] = max(0, hold.full_before[uuid] - gone.used[uuid])
+        return True
 
     def ready(self, engine_id: str, now: float) -> None:
         """The engine is READY: the next reading that begins after ``now`` measures it."""
@@ -74,10 +85,12 @@ class Holdings:
             gpus = [by_uuid[uuid] for uuid in hold.promised if uuid in by_uuid]
             for gpu in gpus:
                 hold.used[gpu.uuid] = _used(engine_id, hold, gpu)
-            if hold.ready_at is None or hold.ready_at > began or len(gpus) < len(hold.promised):
+            if hold.ready_at is None or hold.ready_at > began:
                 continue
-            measured.extend(Measured(hold.spec, gpu, hold.used[gpu.uuid], hold.starting) for gpu in gpus)
-            hold.starting = False
+            hold.starting = False  # also where a GPU of its own is lost: the others must not wait for that
+            if len(gpus) == len(hold.promised):
+                measured.extend(_fullest(hold, gpus))
+                hold.measured = True
         return measured
 
     def reservations(self, needs: Mapping[str, int | None]) -> Reservations:
@@ -108,9 +121,17 @@ def _used(engine_id: str, hold: _Hold, gpu: Gpu) -> int:
     amounts = [amount for amount in known if amount is not None]
     if known and len(amounts) == len(known):
         return sum(amounts)
-    if hold.starting:
+    if not hold.measured:
         return max(0, gpu.memory_used - hold.full_before[gpu.uuid])
     return hold.used.get(gpu.uuid, 0)
+
+
+def _fullest(hold: _Hold, gpus: Sequence[Gpu]) -> Iterator[Measured]:
+    """Of GPUs of one kind the one that it uses most of, since a next engine like it may need so much of any."""
+    kinds: dict[tuple[str, int], Gpu] = {}
+    for gpu in sorted(gpus, key=lambda gpu: hold.used[gpu.uuid]):
+        kinds[gpu.name, gpu.memory_total] = gpu
+    return (Measured(hold.spec, gpu, hold.used[gpu.uuid], not hold.measured) for gpu in kinds.values())
 
 
 def _with_holders(gpu: Gpu, held: tuple[Reservation, ...]) -> Gpu:
