@@ -72,3 +72,8 @@ class Home:
     def runtimes(self) -> Path:
         """The folder of engine environments."""
         return self.path / "runtimes"
+
+    @property
+    def state(self) -> Path:
+        """The SQLite file that outlives the process: engines, keys, the audit trail."""
+        return self.path / "state.sqlite3"

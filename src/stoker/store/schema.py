@@ -1,0 +1,40 @@
+"""The tables of the state file. A change of them is one more migration at the end; those that were released stay."""
+
+from __future__ import annotations
+
+MIGRATIONS = (
+    """
+    CREATE TABLE engines (
+        engine_id TEXT PRIMARY KEY,
+        place INTEGER NOT NULL,
+        origin TEXT NOT NULL,
+        configured INTEGER NOT NULL,
+        wanted INTEGER NOT NULL,
+        spec TEXT NOT NULL,
+        run TEXT
+    ) STRICT;
+    CREATE TABLE keys (
+        key_id TEXT PRIMARY KEY,
+        digest BLOB NOT NULL UNIQUE,
+        name TEXT NOT NULL,
+        scopes TEXT NOT NULL,
+        models TEXT,
+        requests_per_minute INTEGER,
+        concurrent_requests INTEGER,
+        created_at REAL NOT NULL,
+        expires_at REAL,
+        revoked_at REAL
+    ) STRICT;
+    CREATE TABLE audit (
+        audit_id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at REAL NOT NULL,
+        who TEXT NOT NULL,
+        address TEXT NOT NULL,
+        method TEXT NOT NULL,
+        path TEXT NOT NULL,
+        status INTEGER NOT NULL,
+        request_id TEXT NOT NULL
+    ) STRICT
+    """,
+)
+"""Each brings a file from the version of its place (0: an empty one) to the next. Statements are parted by ``;``."""
