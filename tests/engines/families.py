@@ -23,7 +23,6 @@ class Family:
     """One engine family with a chat engine ``chat`` and an embedding engine ``embed``, as a configuration.
 
     ``dimensions`` is the length of the vectors. ``long_tokens`` take the chat engine more than ten seconds.
-    ``cannot`` says what a family can't do, by the name of the behaviour.
     """
 
     name: str
@@ -33,7 +32,6 @@ class Family:
     long_tokens: int = 4_000
     start_seconds: float = 60.0
     env: Mapping[str, str] = NOTHING
-    cannot: Mapping[str, str] = NOTHING
 
 
 class NotHereError(Exception):

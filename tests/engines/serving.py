@@ -92,6 +92,14 @@ def until_cut(events: Iterator[str]) -> list[str]:
     return found
 
 
+def to_the_end(events: Iterator[str]) -> list[str]:
+    """What comes of a stream whose engine may say an error and then, as vLLM does, ``[DONE]``; or may be cut."""
+    found: list[str] = []
+    with contextlib.suppress(httpx2.RemoteProtocolError):
+        found.extend(events)
+    return found
+
+
 def tree(root: int) -> str:
     """A process and its descendants, as names with their depth: for the eyes of whoever reads a failure."""
     table = {entry.pid: entry for entry in proctable.process_table() if not entry.gone}

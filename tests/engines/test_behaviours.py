@@ -26,14 +26,6 @@ def name_of(check: Check) -> str:
     return str(getattr(check, "__name__", check))
 
 
-@pytest.fixture(autouse=True)
-def applicable(request: pytest.FixtureRequest, served: Served) -> None:
-    """What a family can't do is listed, with the reason."""
-    behaviour = request.node.originalname
-    if reason := served.family.cannot.get(behaviour):
-        pytest.skip(f"{served.family.name} can't: {reason}")
-
-
 def test_both_engines_are_ready_and_listed(served: Served) -> None:
     models = httpx2.get(f"{served.program.url}/v1/models").json()["data"]
     assert {"chat", "embed"} <= {name for model in models for name in (model["id"], *model.get("aliases", ()))}

@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,7 +27,7 @@ from stoker.supervise.incarnation import free_port
 from tests.e2e.running import Program, running, until
 
 from .families import OFFLINE, TINY_ARGS, TINY_LONG_TOKENS, Family, NotHereError, vllm_python
-from .serving import MESSAGES, Served, left_of, name_of, tree, until_cut
+from .serving import MESSAGES, Served, left_of, name_of, to_the_end, tree, until_cut
 
 START_SECONDS = 400
 LONG = TINY_LONG_TOKENS
@@ -189,17 +190,34 @@ def test_bare_a_killed_core_ends_the_server_with_exit_code_0(python: str, tiny: 
         assert engine.process.wait(60) == 0
 
 
+def test_bare_with_a_shutdown_timeout_that_a_stream_outlasts_it_hangs_too(python: str, tiny: Path, log: Path) -> None:
+    with bare(python, tiny, log, "--shutdown-timeout", "2") as engine:
+        core = engine.one("VLLM::EngineCore")
+        with engine.streaming():
+            engine.process.send_signal(signal.SIGTERM)
+            until(lambda: core not in [entry.pid for entry in engine.alive()], "the core is gone")
+            assert engine.process.poll() is None, "the server outlives its core while a client stays"
+        assert engine.process.wait(120) is not None
+
+
 def test_bare_a_sigterm_while_it_starts_is_lost_and_a_second_one_works(python: str, tiny: Path, log: Path) -> None:
     with bare(python, tiny, log, wait=False) as engine:
-        until(lambda: len(engine.alive()) > 1, "it starts its processes", START_SECONDS)
+        until(lambda: "VLLM::EngineCore" in tree(engine.process.pid), "its core has begun", START_SECONDS)
         engine.process.send_signal(signal.SIGTERM)
-        lost = until(
-            lambda: engine.process.poll() is not None or engine.is_ready(), "what becomes of it", START_SECONDS
-        )
-        assert lost
-        if engine.process.poll() is None:  # it was lost: it became ready as if nothing had been said
-            engine.process.send_signal(signal.SIGTERM)
-        assert engine.process.wait(120) is not None
+        until(engine.is_ready, "it becomes ready as if nothing had been said", START_SECONDS)
+        engine.process.send_signal(signal.SIGTERM)
+        assert engine.process.wait(120) == 0
+
+
+def test_bare_a_port_that_is_taken_ends_it_and_the_log_says_so(python: str, tiny: Path, log: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        with bare(python, tiny, log, "--port", port, wait=False) as engine:
+            assert engine.process.wait(START_SECONDS) == 1
+            assert "Address already in use" in log.read_text()
+            until(lambda: not engine.alive(), "no process of it is left")
 
 
 # Behind Stoker
@@ -276,8 +294,8 @@ def test_a_killed_part_of_it_is_an_error_whatever_its_exit_code(served: Served, 
         pytest.skip(f"this vLLM has no {name} of its own:\n{tree(before['pid'])}")
     with served.streaming(LONG) as events:
         os.kill(part, signal.SIGKILL)
-        told = until_cut(events)
-    assert [event for event in told if event != "[DONE]" and "error" in json.loads(event)], told[-3:]
+        told = to_the_end(events)
+    assert "error" in json.loads(next(event for event in reversed(told) if event != "[DONE]"))
     after = replaced(served, before)
     assert "exit code 0" in (after["last_exit"] or ""), "it ended as if all were well, and Stoker did not believe it"
 
@@ -289,7 +307,8 @@ def test_a_frozen_worker_answers_health_and_nothing_else_and_is_replaced(served:
             if name_of(entry.pid).startswith("VLLM::"):
                 os.kill(entry.pid, signal.SIGSTOP)
         assert httpx2.get(f"{before['base_url']}/health", timeout=30).status_code == httpx2.codes.OK
-        assert "error" in json.loads(until_cut(events)[-1])
+        told = to_the_end(events)
+    assert "error" in json.loads(next(event for event in reversed(told) if event != "[DONE]"))
     after = replaced(served, before)
     assert "no progress" in (after["last_error"] or ""), after["last_error"]
 
@@ -298,8 +317,8 @@ def test_a_stop_with_a_stream_in_flight_ends_after_the_drain_and_the_client_is_t
     before, processes = served.engine("chat"), served.processes_of("chat")
     with served.streaming(LONG) as events:
         served.program.manage("POST", "/engines/chat/stop")
-        rest = until_cut(events)
-        assert [event for event in rest if event != "[DONE]" and "error" in json.loads(event)], rest[-3:]
+        rest = to_the_end(events)
+        assert "error" in json.loads(next(event for event in reversed(rest) if event != "[DONE]"))
     served.wait_for("chat", "STOPPED", seconds=60)
     assert len(processes) > 1
     assert not left_of(processes)
