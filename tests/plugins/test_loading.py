@@ -12,7 +12,7 @@ from zipfile import ZipFile
 import pytest
 
 from stoker.errors import NotFoundError, PluginError
-from stoker.plugins import Registry, Source, beside, build_registry, builtin, places, untrusted
+from stoker.plugins import Registry, Source, beside, build_registry, builtin, places
 
 POLICY = """
 from stoker.hookspecs import hookimpl
@@ -152,17 +152,6 @@ def test_places_come_from_the_flag_and_then_from_the_environment() -> None:
 
 def test_a_plugin_can_not_hide_a_module_of_pythons(place: Path) -> None:
     assert "has the name of another one" in problem(place, POLICY.format(name="first"), "colorsys")
-
-
-def test_only_a_folder_that_nobody_else_can_write_to_is_trusted(place: Path) -> None:
-    file, us = write(place, ""), place.stat().st_uid
-    file.chmod(0o600)
-    place.chmod(0o700)
-    assert not untrusted(place, us)
-    file.chmod(0o622)
-    assert str(file) in untrusted(place, us)
-    if us != 0:
-        assert "belongs to another user" in untrusted(place, us + 1)
 
 
 # What is wrong with them

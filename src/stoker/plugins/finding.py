@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import re
-import stat
 import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
@@ -68,20 +67,6 @@ def beside(place: Path) -> Iterator[Source]:
             raise PluginError(f"there is no {place}; correct --plugin-path or STOKER_PLUGIN_PATH")
     except OSError as error:
         raise PluginError(f"the place for plugins {place} can't be read: {error}") from error
-
-
-def untrusted(folder: Path, user: int) -> str:
-    """Why plugins of ``folder`` are not loaded unless somebody names it, or an empty text.
-
-    Whoever can write there runs what he likes with our rights: so it must be ``user``'s own or root's.
-    """
-    for each in (folder, *folder.iterdir()):
-        about = each.stat()
-        if about.st_uid not in (user, 0):
-            return f"{each} belongs to another user"
-        if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            return f"others can write to {each}"
-    return ""
 
 
 def _in_folder(folder: Path) -> Iterator[Source]:
