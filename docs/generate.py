@@ -228,14 +228,14 @@ Plugins are looked for, in this order, in
    colons). A place is a module (`mine.py`), a wheel, a folder with the sources of a distribution (its `pyproject.toml`
    names the plugin), or a folder of any of these, of packages, and of what `pip install --target` leaves. In a folder
    only those modules and packages count in which `hookimpl` occurs, and no `test_….py`;
-2. the folder `stoker-plugins` beside `stoker.pyz`, unless somebody else owns, or may write to, anything in it that could
-   be imported, or may rename the folder or one above it. What is hidden does not count;
+2. the folder `stoker-plugins` beside `stoker.pyz`, unless somebody else owns, or may write to, anything in it that
+   could be imported, or may rename the folder or one above it. What is hidden does not count;
 3. the entry-point group `stoker` of the running interpreter.
 
 They are imported after Stoker and its libraries, whose modules they can't hide. A plugin that is found twice counts
-once. One that can't be imported, raises, misspells a hook, lacks a part of a contract or provides a name that is taken
-is left out whole: a line on standard error and `stoker plugin list` say why, and with `--strict` the command fails
-instead.
+once; another one that has its name is left out. So is, whole, one that can't be read or imported, raises, misspells a
+hook, lacks a part of a contract or provides a name that is taken: a line on standard error and `stoker plugin list` say
+why, and with `--strict` the command fails instead. A place that is not there at all is always an error.
 
 {hooks}
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GROUND = frozenset({"stoker", "errors", "model", "home", "settings"})
 INSIDE = GROUND | {"contracts", "core"}
 PARTS = frozenset({"gpu", "store", "supervise", "gateway", "environments"})
-WIRED = INSIDE | PARTS | {"config", "observing", "operations", "web", "hookspecs", "plugins"}
+WIRED = INSIDE | PARTS | {"config", "containing", "observing", "operations", "web", "hookspecs", "plugins"}
 
 # What each part of stoker may import, besides itself. "stoker" is the package's own __init__.
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
@@ -23,17 +23,18 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "home": frozenset({"errors", "model"}),
     "settings": frozenset({"errors", "model"}),
     "accelerators": frozenset({"errors", "model", "home"}),
+    "containing": frozenset({"errors"}),
     "contracts": frozenset({"errors", "model"}),
     "hookspecs": frozenset({"model", "contracts"}),
     "testing": frozenset({"errors", "model", "contracts", "hookspecs"}),
     "builtin": frozenset({"errors", "model", "contracts", "hookspecs"}),
-    "plugins": frozenset({"errors", "model", "contracts", "hookspecs", "builtin"}),
+    "plugins": frozenset({"errors", "model", "containing", "contracts", "hookspecs", "builtin"}),
     "config": GROUND | {"contracts"},
     "core": INSIDE,
     **dict.fromkeys(PARTS, INSIDE),
     "observing": frozenset({"errors", "model"}),
     "operations": INSIDE | PARTS | {"config"},
-    "web": INSIDE | PARTS,
+    "web": INSIDE | PARTS | {"containing"},
     "app": WIRED | {"builtin", "accelerators"},
     "cli": WIRED | {"app", "client", "accelerators"},
     "client": GROUND,

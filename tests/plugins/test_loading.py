@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from zipfile import ZipFile
 
+import attrs
 import pytest
 
 from stoker.errors import NotFoundError, PluginError
@@ -140,10 +142,82 @@ def test_a_place_that_is_none_is_an_error(place: Path, name: str, says: str) -> 
     assert str(place / name) in str(error.value)
 
 
+def broken_project(place: Path) -> str:
+    (place / "a_project").mkdir()
+    (place / "a_project" / "pyproject.toml").write_text("[project")
+    return "a_project"
+
+
+def project_with_a_target_that_is_none(place: Path) -> str:
+    (place / "a_project").mkdir()
+    (place / "a_project" / "pyproject.toml").write_text("[project.entry-points.stoker]\nmine = 3\n")
+    return "a_project"
+
+
+def broken_wheel(place: Path) -> str:
+    (place / "a_wheel.whl").write_text("this is no archive")
+    return "a_wheel.whl"
+
+
+def unreadable_module(place: Path) -> str:
+    (place / "a_module.py").symlink_to("/proc/self/mem")  # which nobody can read from its beginning, root neither
+    return "a_module"
+
+
+def link_to_nothing(place: Path) -> str:
+    (place / "a_module.py").symlink_to(place / "gone.py")
+    return "a_module"
+
+
+def links_in_a_circle(place: Path) -> str:
+    (place / "a_package").symlink_to(place / "a_package")
+    return "a_package"
+
+
+def broken_distribution(place: Path) -> str:
+    (place / "dist-1.dist-info").mkdir()
+    (place / "dist-1.dist-info" / "entry_points.txt").write_bytes(b"[stoker]\n\xff = x\n")
+    return "dist-1.dist-info"
+
+
+BROKEN = [
+    broken_project,
+    project_with_a_target_that_is_none,
+    broken_wheel,
+    unreadable_module,
+    link_to_nothing,
+    links_in_a_circle,
+    broken_distribution,
+]
+
+
+@pytest.mark.parametrize("breaking", BROKEN)
+def test_what_can_not_be_looked_at_is_named_and_what_lies_beside_it_works(
+    place: Path, breaking: Callable[[Path], str]
+) -> None:
+    """It refused the start: the search ended with it, and the plugins beside it were lost."""
+    name = breaking(place)
+    write(place, POLICY.format(name="right"), "right")
+    registry = load(place)
+    assert registry.policy("right").name == "right"
+    assert list(registry.left_out) == [name]
+    with pytest.raises(PluginError, match=re.escape(f"plugin {name!r} ({place}/")):
+        load(place, strict=True)
+
+
 def test_a_project_file_that_is_broken_is_named(place: Path) -> None:
     (place / "pyproject.toml").write_text("[project")
-    with pytest.raises(PluginError, match=r"pyproject\.toml can't be understood"):
-        load(place)
+    assert f"{place / 'pyproject.toml'} can't be understood" in load(place).left_out["place"]
+
+
+def test_a_plugin_may_be_a_link_to_where_it_is_worked_on(place: Path, tmp_path: Path) -> None:
+    (place / "linked.py").symlink_to(write(tmp_path, POLICY.format(name="first")))
+    assert load(place).policy("first").name == "first"
+
+
+def test_what_is_hidden_is_no_plugin(place: Path) -> None:
+    (place / ".#mine.py").symlink_to("somebody@somewhere.1234")
+    assert load(place).records == load().records
 
 
 def test_places_come_from_the_flag_and_then_from_the_environment() -> None:
@@ -214,6 +288,79 @@ def test_two_plugins_of_one_name_are_told_apart(place: Path) -> None:
     named = Source("mine", "somewhere else", "another_module", lambda: None)
     registry = build_registry([*builtin(), *beside(mine), named])
     assert [record.problem is None for record in registry.records if record.name == "mine"] == [True, False]
+
+
+@pytest.mark.parametrize("policy", ["first", "second"])
+def test_two_files_of_one_name_are_two_plugins_and_both_are_named(place: Path, policy: str) -> None:
+    """The second was silently taken for the first, because its module has the same name."""
+    first, second = place / "a", place / "b"
+    first.mkdir()
+    second.mkdir()
+    write(first, POLICY.format(name="first"), "pol")
+    write(second, POLICY.format(name=policy), "pol")
+    registry = load(first, second)
+    assert registry.records[-1].origin == str(second / "pol.py")
+    assert f"there is another plugin of that name, {first / 'pol.py'}" in registry.left_out["pol"]
+    assert registry.policy("first").name == "first"
+
+
+def test_a_plugin_that_is_found_through_a_link_as_well_counts_once(place: Path, tmp_path: Path) -> None:
+    (place / "mine.py").symlink_to(write(tmp_path, POLICY.format(name="first")))
+    assert [record.problem for record in load(tmp_path / "mine.py", place).records if record.name == "mine"] == [None]
+
+
+def test_a_broken_plugin_that_is_found_twice_is_told_once(place: Path) -> None:
+    file = write(place, "hookimpl = 1\nraise OSError")
+    assert [record.name for record in load(file, place).records].count("mine") == 1
+
+
+def test_one_object_is_not_two_plugins(place: Path) -> None:
+    [source] = beside(write(place, POLICY.format(name="first")))
+    again = attrs.evolve(source, name="another")
+    assert build_registry([source, again]).left_out == {"another": "it is the plugin 'mine' under another name"}
+
+
+OBJECT = """
+from stoker.hookspecs import hookimpl
+
+class Plugin:
+    @property
+    def {name}(self):
+        raise {error}
+
+    @hookimpl
+    def stoker_engine_changed(self):
+        pass
+
+plugin = Plugin()
+"""
+
+
+def of_an_object(place: Path, source: str) -> Registry:
+    write(place, source)
+    (place / "pyproject.toml").write_text('[project.entry-points.stoker]\nmine = "mine:plugin"\n')
+    return load(place)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [("RuntimeError('not yet')", "RuntimeError: not yet"), ("SystemExit(3)", "SystemExit: 3")],
+)
+def test_an_object_that_breaks_when_it_is_looked_at_is_left_out(place: Path, error: str, says: str) -> None:
+    """What a property of the plugin itself raised ended the start."""
+    registry = of_an_object(place, OBJECT.format(name="stoker_engine_started", error=error))
+    assert says in registry.left_out["mine"]
+    assert not registry.hooks
+
+
+def test_properties_that_have_nothing_to_do_with_hooks_are_not_looked_at(place: Path) -> None:
+    registry = of_an_object(place, OBJECT.format(name="connection", error="RuntimeError('not yet')"))
+    assert registry.hooks.keys() == {"stoker_engine_changed"}
+
+
+def test_a_plugin_that_can_not_even_say_what_is_wrong_is_left_out(place: Path) -> None:
+    source = "hookimpl = 1\nclass Silent(Exception):\n    def __str__(self): raise self\nraise Silent"
+    assert problem(place, source) == "it can't be loaded: Silent"
 
 
 def test_strict_names_plugin_and_place_instead(place: Path) -> None:

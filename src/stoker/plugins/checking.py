@@ -28,9 +28,9 @@ def check_hooks(plugin: object, manager: pluggy.PluginManager, hooks: Collection
     for caller in manager.get_hookcallers(plugin) or ():
         if not caller.has_spec():
             raise PluginError(f"there is no hook {caller.name!r}; {_meant(caller.name, hooks)}")
-    for name in dir(plugin):
+    for name in (name for name in dir(plugin) if name.startswith(f"{PROJECT}_")):
         value = getattr(plugin, name, None)
-        if name.startswith(f"{PROJECT}_") and inspect.isroutine(value) and not hasattr(value, MARKER):
+        if inspect.isroutine(value) and not hasattr(value, MARKER):
             if name in hooks:
                 raise PluginError(f"{name} is not marked: put @hookimpl (of stoker.hookspecs) before it")
             if get_close_matches(name, hooks, cutoff=0.85):

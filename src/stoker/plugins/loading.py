@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -12,6 +12,7 @@ import pluggy
 
 from stoker import hookspecs
 from stoker.builtin import policies, runtimes, schedulers
+from stoker.containing import contained
 from stoker.contracts import EngineRuntime, GpuScheduler, RoutingPolicy
 from stoker.errors import PluginError
 from stoker.hookspecs import PROJECT
@@ -49,28 +50,26 @@ def builtin() -> Iterator[Source]:
 
 
 def build_registry(sources: Iterable[Source], *, strict: bool = False) -> Registry:
-    """Load ``sources`` in their order and ask each what it provides. One that was found twice counts once.
+    """Load ``sources`` in their order and ask each what it provides. The same one, found twice, counts once.
 
     A plugin that is broken is left out, with nothing of it remaining but its record. Raises :class:`PluginError` naming
     it instead where it is one of Stoker's own, or ``strict``. Hooks that register no contract objects are not called
     here, only kept: see :meth:`Registry.implementations`.
     """
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(hookspecs)
     collected = _Collected()
     for source in sources:
-        if collected.targets.get(source.name) == source.target:
+        if not collected.is_new(source):
             continue
         try:
-            found = _take_in(manager, source, collected)
+            with contained("it can't be looked at"):
+                found = _take_in(source, collected)
         except PluginError as error:
             message = f"plugin {source.name!r} ({source.origin}): {error}"
             if strict or source.builtin:
                 raise PluginError(message) from error
             collected.records.append(PluginRecord(name=source.name, origin=source.origin, problem=str(error)))
         else:
-            collected.add(found)
-            collected.targets[source.name] = source.target
+            collected.add(source, found)
     return collected.registry()
 
 
@@ -78,8 +77,9 @@ def build_registry(sources: Iterable[Source], *, strict: bool = False) -> Regist
 class _Found:
     """One plugin that is right, and all that it provides."""
 
+    plugin: object
     record: PluginRecord
-    things: Mapping[str, Sequence[Any]]
+    things: Mapping[str, Mapping[str, Any]]
     implementations: Mapping[str, Implementation]
 
 
@@ -91,14 +91,22 @@ class _Collected:
     owners: dict[tuple[str, str], str] = attrs.field(factory=dict)
     hooks: dict[str, list[Implementation]] = attrs.field(factory=dict)
     records: list[PluginRecord] = attrs.field(factory=list)
-    targets: dict[str, str] = attrs.field(factory=dict)
+    plugins: dict[str, tuple[Source, object]] = attrs.field(factory=dict)
+    _seen: set[tuple[str, str, Path | None]] = attrs.field(factory=set)
 
-    def add(self, found: _Found) -> None:
+    def is_new(self, source: Source) -> bool:
+        """Whether it was not found before, in this place or through another one."""
+        identity = (source.name, source.target, source.file)
+        new = identity not in self._seen
+        self._seen.add(identity)
+        return new
+
+    def add(self, source: Source, found: _Found) -> None:
+        self.plugins[source.name] = source, found.plugin
         self.records.append(found.record)
         for hook, things in found.things.items():
-            for thing in things:
-                self.things[hook][thing.name] = thing
-                self.owners[KINDS[hook].one, thing.name] = found.record.name
+            self.things[hook].update(things)
+            self.owners.update({(KINDS[hook].one, name): source.name for name in things})
         for hook, implementation in found.implementations.items():
             self.hooks.setdefault(hook, []).append(implementation)
 
@@ -113,60 +121,61 @@ class _Collected:
         )
 
 
-def _take_in(manager: pluggy.PluginManager, source: Source, collected: _Collected) -> _Found:
-    """Load, check and ask one plugin. Raises PluginError for whatever is wrong with it."""
-    if source.name in collected.targets:
-        raise PluginError("there is another plugin of that name; give it another one in its entry point")
-    plugin = _call(source.load, "it can't be loaded")
+def _take_in(source: Source, collected: _Collected) -> _Found:
+    """Load, check and ask one plugin. Raises PluginError, or what the plugin raises, for whatever is wrong with it."""
+    if source.name in collected.plugins:
+        other, _ = collected.plugins[source.name]
+        raise PluginError(f"there is another plugin of that name, {other.origin}; give one of them another name")
+    with contained("it can't be loaded"):
+        plugin = source.load()
+    for other, known in collected.plugins.values():
+        if known is plugin:
+            raise PluginError(f"it is the plugin {other.name!r} under another name")
+    implementations = _implementations(plugin, source.name)
+    things = {hook: _ask(implementations.pop(hook), hook, collected) for hook in KINDS if hook in implementations}
+    provides = {KINDS[hook].many: tuple(found) for hook, found in things.items()}
+    provides["hooks"] = tuple(implementations)
+    record = PluginRecord(name=source.name, origin=source.origin, provides=provides)
+    return _Found(plugin, record, things, implementations)
+
+
+def _implementations(plugin: object, name: str) -> dict[str, Implementation]:
+    """The hooks of a plugin. It has a manager of its own: so nothing of one that fails halfway is left anywhere."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
     try:
-        manager.register(plugin, name=source.name)
-    except (pluggy.PluginValidationError, ValueError) as error:
+        manager.register(plugin, name=name)
+    except pluggy.PluginValidationError as error:
         raise PluginError(str(error).rpartition("\n")[2] or str(error)) from error
-    try:
-        check_hooks(plugin, manager, HOOKS)
-        implementations = {hook: _implementation(manager, hook, source.name) for hook in HOOKS}
-        mine = {hook: found for hook, found in implementations.items() if found is not None}
-        things = {hook: _ask(mine[hook], hook, collected) for hook in KINDS if hook in mine}
-    except PluginError:
-        manager.unregister(plugin)
-        raise
-    provides = {KINDS[hook].many: tuple(thing.name for thing in found) for hook, found in things.items()}
-    others = {hook: found for hook, found in mine.items() if hook not in KINDS}
-    record = PluginRecord(name=source.name, origin=source.origin, provides={**provides, "hooks": tuple(others)})
-    return _Found(record, things, others)
+    check_hooks(plugin, manager, HOOKS)
+    return {
+        hook: Implementation(name, each.function, tuple(each.argnames))
+        for hook in HOOKS
+        for each in getattr(manager.hook, hook).get_hookimpls()
+    }
 
 
-def _implementation(manager: pluggy.PluginManager, hook: str, plugin: str) -> Implementation | None:
-    for each in getattr(manager.hook, hook).get_hookimpls():
-        if each.plugin_name == plugin:
-            return Implementation(plugin, each.function, tuple(each.argnames))
-    return None
+def _ask(implementation: Implementation, hook: str, collected: _Collected) -> Mapping[str, Any]:
+    """The things that a hook registers, by name, each of them right, and none with a name that is taken."""
+    with contained(f"{hook} failed"):
+        answer = implementation()
+        if not isinstance(answer, Iterable):
+            raise PluginError(f"{hook} returned a {type(answer).__name__}; it must return a list")
+        things = list(answer)
+    with contained(f"what {hook} returned can't be looked at"):
+        return _named(things, hook, implementation.plugin, collected)
 
 
-def _ask(implementation: Implementation, hook: str, collected: _Collected) -> Sequence[Any]:
-    """The things that a hook registers, each of them right, and none with a name that is taken."""
-    answer = _call(implementation, f"{hook} failed")
-    if not isinstance(answer, Iterable):
-        raise PluginError(f"{hook} returned a {type(answer).__name__}; it must return a list")
-    things = list(_call(lambda: list(answer), f"{hook} failed"))
-    kind, names = KINDS[hook], set[str]()
+def _named(things: Iterable[Any], hook: str, plugin: str, collected: _Collected) -> Mapping[str, Any]:
+    kind, named = KINDS[hook], dict[str, Any]()
     for thing in things:
-        _call(partial(check_contract, thing, kind.contract), f"what {hook} returned can't be looked at")
-        owner = implementation.plugin if thing.name in names else collected.owners.get((kind.one, thing.name))
+        check_contract(thing, kind.contract)
+        name = thing.name
+        owner = plugin if name in named else collected.owners.get((kind.one, name))
         if owner is not None:
-            raise PluginError(f"there is a {kind.one} {thing.name!r} already, of plugin {owner!r}")
-        names.add(thing.name)
-    return things
-
-
-def _call(function: Callable[[], Any], what: str) -> Any:
-    """``function()``, with whatever a stranger's code raises as a PluginError. Only Ctrl-C passes."""
-    try:
-        return function()
-    except (PluginError, KeyboardInterrupt):
-        raise
-    except BaseException as error:  # the plugin boundary: SystemExit too is the plugin's own affair
-        raise PluginError(f"{what}: {type(error).__name__}: {error}") from error
+            raise PluginError(f"there is a {kind.one} {name!r} already, of plugin {owner!r}")
+        named[name] = thing
+    return named
 
 
 def _returning(module: ModuleType) -> Callable[[], object]:
