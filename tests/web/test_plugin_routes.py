@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
-from quart import Blueprint
+from quart import Blueprint, Quart
 from tests.web.conftest import BEARER, World
 
 from stoker.errors import PluginError
@@ -24,8 +24,24 @@ class Hook:
         return self.answer()
 
 
+@attrs.frozen
+class Meddler:
+    """A plugin's hook that does something to the app that it is given, and has a page as well."""
+
+    meddle: Callable[[Quart], object]
+    plugin: str = "extra"
+
+    def __call__(self, **arguments: object) -> Any:
+        self.meddle(cast("Quart", arguments["app"]))
+        return [page()]
+
+
 async def answer() -> dict[str, str]:
     return {"hello": "world"}
+
+
+async def refuse() -> str:
+    return "closed"
 
 
 async def on_error(_error: Exception) -> str:
@@ -54,6 +70,22 @@ def catching_all_errors() -> Blueprint:
     blueprint = page()
     blueprint.app_errorhandler(404)(on_error)
     return blueprint
+
+
+def failing_where_it_counts() -> Blueprint:
+    blueprint = page()
+
+    def check(state: Any) -> None:
+        state.app.before_request(refuse)
+        if state.app.name == "stoker.web":
+            raise ValueError("not this app")
+
+    blueprint.record(check)
+    return blueprint
+
+
+def leave() -> object:
+    raise SystemExit(3)
 
 
 def boom() -> object:
@@ -93,6 +125,7 @@ async def test_what_a_handler_raises_is_our_error_and_the_plugins_name_in_the_lo
     ("make", "says"),
     [
         (boom, "ValueError: no such luck"),
+        (leave, "SystemExit: 3"),
         (lambda: 3, "returned a int"),
         (lambda: [3], "3 is no Blueprint"),
         (lambda: [page(view=sync)], "'extra.sync' is not async"),
@@ -104,6 +137,12 @@ async def test_what_a_handler_raises_is_our_error_and_the_plugins_name_in_the_lo
         (lambda: [of_the_whole_app()], "before_request_funcs"),
         (lambda: [catching_all_errors()], "error_handler_spec"),
         (lambda: [page("/fine", name="fine"), page("/health")], "GET /health is taken"),
+        (lambda: [failing_where_it_counts()], "ValueError: not this app"),
+        (lambda: [page("/v1/audio/speech", methods=("POST",))], "POST /v1/audio/speech is taken"),
+        (lambda: [page("/v1/images/<kind>", methods=("POST",))], "POST /v1/images/<> is taken"),
+        (lambda: [page("/v1/score")], "GET /v1/score is taken"),
+        (lambda: [page("/v1/management/engines/list")], "GET /v1/management/engines/list is taken"),
+        (lambda: [page("/v1/management/engines/<int:number>")], "GET /v1/management/engines/<> is taken"),
     ],
 )
 async def test_what_is_wrong_is_said_in_the_plugins_name_and_nothing_of_it_is_there(
@@ -116,6 +155,53 @@ async def test_what_is_wrong_is_said_in_the_plugins_name_and_nothing_of_it_is_th
     assert (await world.anyone.get("/extra")).status_code == 404
     assert (await world.anyone.get("/fine")).status_code == 404
     assert (await world.anyone.get("/health")).json() != {"hello": "world"}
+
+
+def replacing_a_handler(app: Quart) -> None:
+    app.view_functions["open.health"] = answer
+
+
+def a_page_of_its_own(app: Quart) -> None:
+    app.add_url_rule("/fine", view_func=answer)
+
+
+@pytest.mark.parametrize(
+    ("meddle", "says"),
+    [
+        (lambda app: app.before_request(refuse), "before_request_funcs"),
+        (lambda app: app.before_request_funcs["management"].append(refuse), "before_request_funcs"),
+        (lambda app: app.teardown_appcontext(refuse), "teardown_appcontext_funcs"),
+        (lambda app: app.register_error_handler(404, on_error), "error_handler_spec"),
+        (replacing_a_handler, "it replaced the handler 'open.health'"),
+        (a_page_of_its_own, "/fine is not of a blueprint"),
+        (lambda app: app.register_blueprint(page("/health", name="fine")), "GET /health is taken"),
+    ],
+)
+async def test_what_a_plugin_does_to_the_app_itself_is_undone(
+    world: World, meddle: Callable[[Quart], object], says: str
+) -> None:
+    """It was taken, unseen: only another app, on which blueprints were tried, was looked at."""
+    with pytest.raises(PluginError, match=r"plugin 'extra' are left out") as error:
+        world.app.add_routes_of(Meddler(meddle))
+    assert says in str(error.value)
+    for path in ("/extra", "/fine"):
+        assert (await world.anyone.get(path)).json()["error"]["code"] == "not_found"
+    assert (await world.anyone.get("/health")).json() != {"hello": "world"}
+    assert (await world.api.get("/engines")).status_code == 200
+
+
+async def test_after_one_that_was_left_out_the_next_is_added_as_ever(world: World) -> None:
+    with pytest.raises(PluginError):
+        world.app.add_routes_of(Hook(lambda: [failing_where_it_counts()]))
+    world.app.add_routes_of(Hook(lambda: [page()]))
+    assert (await world.anyone.get("/extra")).json() == {"hello": "world"}
+    assert (await world.anyone.get("/v1/models/a/b")).json()["error"]["code"] == "model_not_found"
+    assert (await world.anyone.options("/health")).status_code == 200
+
+
+async def test_a_blueprint_that_a_plugin_registers_itself_is_its_own(world: World) -> None:
+    world.app.add_routes_of(Meddler(lambda app: app.register_blueprint(page("/other", view=fail, name="other"))))
+    assert world.app.plugins == {"extra": "extra", "other": "extra"}
 
 
 async def test_two_plugins_can_not_have_one_path(world: World) -> None:
