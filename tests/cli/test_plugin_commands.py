@@ -12,6 +12,7 @@ import attrs
 import pytest
 
 SOURCE = """
+import sys
 from cyclopts import App
 from stoker.hookspecs import hookimpl
 from stoker.errors import StokerError
@@ -103,6 +104,10 @@ def test_a_wrong_option_is_told_as_for_our_own(shell: Shell) -> None:
     ("answer", "says"),
     [
         ("1 / 0", "ZeroDivisionError"),
+        ("(1 / each for each in [0])", "ZeroDivisionError"),
+        ("sys.exit(3)", "SystemExit: 3"),
+        ("[App(help='no name')]", "it failed"),
+        ("[greet, App(name='--help')]", "already registered"),
         ("3", "returned a int"),
         ("[3]", "3 is no App"),
         ("[App(name='up')]", "there is a command 'up' of Stoker's own already"),
@@ -117,6 +122,20 @@ def test_what_is_wrong_is_remarked_on_and_the_rest_works(shell: Shell, answer: s
     assert says in done.stderr
     assert "greet:" not in done.stdout
     assert shell("greet").returncode == 2
+
+
+def test_help_is_given_though_a_place_for_plugins_is_gone(shell: Shell) -> None:
+    """It failed, and with it everything that would have said what to do."""
+    shell.has()
+    gone = shell.folder / "gone"
+    for arguments in ((), ("--help",), ("greet",)):
+        done = shell(*arguments, STOKER_PLUGIN_PATH=f"{gone}:{shell.folder}")
+        assert done.returncode == 0
+        assert done.stderr == f"there is no {gone}; correct --plugin-path or STOKER_PLUGIN_PATH\n"
+    assert "greet" in shell("--help", STOKER_PLUGIN_PATH=f"{gone}:{shell.folder}").stdout
+    needed = shell("plugin", "list", STOKER_PLUGIN_PATH=str(gone))
+    assert needed.returncode == 1
+    assert f"there is no {gone}" in needed.stderr
 
 
 def test_two_plugins_can_not_have_one_command(shell: Shell) -> None:

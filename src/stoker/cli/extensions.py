@@ -11,7 +11,8 @@ from cyclopts import App
 
 from stoker.cli.activity import warn
 from stoker.cli.plugins import load_plugins
-from stoker.cli.tree import is_ours
+from stoker.cli.tree import is_ours, make_app
+from stoker.containing import contained
 from stoker.errors import PluginError
 from stoker.plugins import Implementation
 
@@ -21,27 +22,28 @@ TRACEBACK = "STOKER_TRACEBACK"
 def add_commands(app: App) -> Mapping[str, str]:
     """Add the commands of all plugins to ``app``; returns the plugin of each.
 
-    Those of a plugin that does it wrongly are left out, with a remark on standard error.
+    Those of a plugin that does it wrongly are left out, with a remark on standard error. So is a place for plugins that
+    is not there: who asks for help, or misspelt a command, has other things to be told.
     """
     owners: dict[str, str] = {}
-    for hook in load_plugins().implementations("stoker_register_commands"):
+    for hook in load_plugins(needed=False).implementations("stoker_register_commands"):
         try:
-            commands = _commands(app, hook, owners)
+            with contained("it failed"):
+                commands = _commands(app, hook, owners)
+                for command in commands:
+                    command.help = f"{command.help or ''} (plugin {hook.plugin})".lstrip()
+                    make_app().command(command)  # which fails, if it does, before anything is added to ours
         except PluginError as error:
             warn(f"the commands of plugin {hook.plugin!r} are left out: {error}")
             continue
         for command in commands:
-            command.help = f"{command.help or ''} (plugin {hook.plugin})".lstrip()
             app.command(command)
             owners.update(dict.fromkeys(command.name, hook.plugin))
     return owners
 
 
 def _commands(app: App, hook: Implementation, owners: Mapping[str, str]) -> Sequence[App]:
-    try:
-        answer = hook(cli=app)
-    except Exception as error:  # the plugin boundary: contained, and the plugin named
-        raise PluginError(f"it failed with {type(error).__name__}: {error}") from error
+    answer = hook(cli=app)
     if not isinstance(answer, Iterable):
         raise PluginError(f"stoker_register_commands returned a {type(answer).__name__}; it must return a list")
     commands, taken = list(answer), dict(owners)

@@ -16,13 +16,14 @@ VARIABLE = "STOKER_PLUGIN_PATH"
 FOLDER = "stoker-plugins"
 
 
-def load_plugins(named: Sequence[Path] = (), *, strict: bool = False) -> Registry:
+def load_plugins(named: Sequence[Path] = (), *, strict: bool = False, needed: bool = True) -> Registry:
     """Everything the plugins provide. What is broken is left out, and said on standard error.
 
     ``named`` are the places of ``--plugin-path``; ``STOKER_PLUGIN_PATH`` and the folder ``stoker-plugins`` beside the
     one file come after them. Raises PluginError for a place that is not there, and with ``strict`` for a broken plugin.
+    Where plugins are not ``needed`` to go on, a place that is not there is only said too.
     """
-    elsewhere = chain.from_iterable(map(_at, places(os.environ.get(VARIABLE), named)))
+    elsewhere = chain.from_iterable(_at(place, needed=needed) for place in places(os.environ.get(VARIABLE), named))
     sources = chain(builtin(), elsewhere, _beside_the_file(strict=strict), installed())
     registry = build_registry(sources, strict=strict)
     for record in registry.records:
@@ -31,8 +32,14 @@ def load_plugins(named: Sequence[Path] = (), *, strict: bool = False) -> Registr
     return registry
 
 
-def _at(place: Path) -> Sequence[Source]:
-    found = list(beside(place))
+def _at(place: Path, *, needed: bool) -> Sequence[Source]:
+    try:
+        found = list(beside(place))
+    except PluginError as error:
+        if needed:
+            raise
+        warn(str(error))
+        return ()
     if not found:
         warn(f"there is no plugin in {place}")
     return found
