@@ -92,7 +92,7 @@ async def test_a_cancellation_that_it_kept_from_somewhere_ends_nobody() -> None:
             raise
     policy = guarded(Played(before=raising(kept[0])))
     assert use(policy) == [None]
-    assert policy.failures == Failures(raised=1)
+    assert policy.failures.raised == 1
 
 
 class Anything:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from stoker.contracts import GpuScheduler
@@ -97,6 +97,7 @@ def _with_stranger(gpu: Gpu, gib: int) -> Gpu:
     )
 
 
+EMPTY = [make_gpu(0), make_gpu(1)]
 specs = st.builds(EngineSpec, model=st.just("wanted"), gpus=st.integers(0, 4))
 
 
@@ -115,6 +116,10 @@ class SchedulerConformance:
         assert isinstance(scheduler, GpuScheduler), f"{scheduler!r} lacks a part of stoker.contracts.GpuScheduler"
         assert re.fullmatch(r"[a-z0-9][a-z0-9-]*", scheduler.name), f"{scheduler.name!r} is not lower-case-with-hyphens"
 
+    # Chance does not always come upon what is plain: two GPUs alike, both empty, or one promised, or one more wanted.
+    @example(machine=(EMPTY, reserve(EMPTY, 40)), spec=EngineSpec(model="wanted", gpus=2))
+    @example(machine=(EMPTY, reserve(EMPTY, 41, {0: [hold("qwen-1", 40)]})), spec=EngineSpec(model="wanted", gpus=2))
+    @example(machine=(EMPTY, reserve(EMPTY)), spec=EngineSpec(model="wanted", gpus=3))
     @given(machine=machines(), spec=specs)
     @SUITE
     def test_it_gives_gpus_that_fit_in_the_number_asked_for_or_a_reason(
