@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 from stoker.errors import NotFoundError, PluginError
-from stoker.plugins import Registry, Source, beside, build_registry, builtin, places
+from stoker.plugins import Registry, Source, beside, build_registry, builtin, installed, places
 
 POLICY = """
 from stoker.hookspecs import hookimpl
@@ -307,6 +307,24 @@ def test_two_files_of_one_name_are_two_plugins_and_both_are_named(place: Path, p
 def test_a_plugin_that_is_found_through_a_link_as_well_counts_once(place: Path, tmp_path: Path) -> None:
     (place / "mine.py").symlink_to(write(tmp_path, POLICY.format(name="first")))
     assert [record.problem for record in load(tmp_path / "mine.py", place).records if record.name == "mine"] == [None]
+
+
+@pytest.mark.parametrize("module", ["packed_policy.py", "packed_policy/__init__.py"])
+def test_the_sources_of_what_is_installed_are_the_same_plugin(
+    place: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    """As with ``pip install -e``: an entry point of this Python leads to the folder that somebody named, too."""
+    info = place / "site" / "dist-2.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: dist\nVersion: 2.0\n")
+    (info / "entry_points.txt").write_text("[stoker]\npacked = packed_policy\n")
+    (place / "pyproject.toml").write_text('[project.entry-points.stoker]\npacked = "packed_policy"\n')
+    (place / "src" / module).parent.mkdir(parents=True)
+    (place / "src" / module).write_text(POLICY.format(name="packed"))
+    monkeypatch.syspath_prepend(place / "site")
+    monkeypatch.syspath_prepend(place / "src")
+    records = build_registry(chain(beside(place), installed())).records
+    assert [record.problem for record in records if record.name == "packed"] == [None]
 
 
 def test_a_broken_plugin_that_is_found_twice_is_told_once(place: Path) -> None:
