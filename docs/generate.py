@@ -170,9 +170,10 @@ from the next start on. `stoker route explain MODEL` says which engine a request
 
 A policy that raises, or chooses an engine that it was not offered, costs no answer: `least-load` chooses then. It is
 named in the log once, and counted in [`stoker_policy_failures_total`](metrics.md). One that takes more than 5 ms three
-times holds up everybody, and is taken out of service: its models go by `least-load` until Stoker is started again,
-and `stoker status` says so. Accidents of a busy machine are no reason: after the first slow call only those count in
-which the policy computed or waited itself, and a hundred quick calls in a row make a clean slate.
+times within an hour holds up everybody, and is taken out of service: its models go by `least-load` until Stoker is
+started again, and `stoker status` says so. The first slow call is logged. Accidents of a busy machine are no reason:
+after the first slow call those don't count in which the processor was taken away, and a hundred quick calls in a row
+make up for those in which it may have been another thread of Stoker's.
 
 ## The same over HTTP
 

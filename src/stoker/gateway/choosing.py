@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import TypeVar
 
 import attrs
@@ -85,8 +86,9 @@ class Trusted:
 class Guarded:
     """A policy that may do anything: raise, choose what was not offered, take its time.
 
-    The first failure is logged, all are counted. One that is too slow too often (:mod:`stoker.gateway.slowness`) is
-    taken out of service: it is not called any more, and asks for nothing of a request.
+    The first failure and the first slow call are logged, all are counted. One that is too slow too often
+    (:mod:`stoker.gateway.slowness`) is taken out of service: it is not called any more, and asks for nothing of a
+    request.
 
     What it raises is contained even if it is no ``Exception``: nothing that a policy calls can wait, so it is no
     cancellation of ours, and ``sys.exit`` is not its business. Only Ctrl-C passes.
@@ -127,7 +129,7 @@ class Guarded:
         except BaseException as error:  # noqa: BLE001 - the plugin boundary: contained, named, counted
             self._complain(error)
         if self._slowness.end(began):
-            self._was_slow()
+            self._was_slow(perf_counter() - began)
         return result
 
     def _complain(self, error: BaseException) -> None:
@@ -140,14 +142,20 @@ class Guarded:
             )
             logger.error(message, self.name, self.plugin, self._fallback.name, exc_info=error)
 
-    def _was_slow(self) -> None:
+    def _was_slow(self, seconds: float) -> None:
         self.failures.slow += 1
+        if self.failures.slow == 1:
+            message = (
+                "routing policy %r of the plugin %r held up every request for %.0f ms (or the machine did, if it was "
+                "busy); one that takes more than %g ms %d times within an hour is not asked any more"
+            )
+            logger.warning(message, self.name, self.plugin, seconds * 1000, MOST_SECONDS * 1000, MOST_STRIKES)
         if self._slowness.too_often:
             self.in_service = False
             self.needs = self._fallback.needs
             message = (
-                "routing policy %r of the plugin %r is out of service: it took more than %g ms %d times; its models go "
-                "by %r until Stoker is started again"
+                "routing policy %r of the plugin %r is out of service: it took more than %g ms %d times within an "
+                "hour; its models go by %r until Stoker is started again"
             )
             logger.error(message, self.name, self.plugin, MOST_SECONDS * 1000, MOST_STRIKES, self._fallback.name)
 
