@@ -80,6 +80,42 @@ class MoodyPolicy:
             raise LookupError
 
 
+@attrs.define(eq=False)
+class Meddling:
+    """Counts in the candidates, where it has no business to, and keeps what it is shown."""
+
+    when: str
+    then_fails: bool = False
+    shown: list[int] = attrs.field(factory=list)
+    name: str = "meddling"
+    needs: frozenset[str] = frozenset()
+
+    def choose(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> Candidate:
+        self.shown.append(candidates[0].in_flight)
+        self._meddle("choose", candidates[0])
+        if self.then_fails:
+            raise LookupError
+        return candidates[0]
+
+    def opened(self, request: RouteRequest, candidate: Candidate) -> None:
+        self._meddle("opened", candidate)
+
+    def closed(self, request: RouteRequest, candidate: Candidate) -> None:
+        self._meddle("closed", candidate)
+
+    def _meddle(self, when: str, candidate: Candidate) -> None:
+        if when == self.when:
+            candidate.in_flight += 7
+
+
+class Renaming(MoodyPolicy):
+    """Chooses the first, under the name of the last."""
+
+    def choose(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> Candidate:
+        candidates[0].engine_id = candidates[-1].engine_id
+        return candidates[0]
+
+
 def test_a_lease_is_closed_exactly_once() -> None:
     table = table_of(backend("one"))
     lease = table.open(ticket())
@@ -146,6 +182,46 @@ def test_even_without_any_policy_the_least_busy_engine_answers() -> None:
     leases = [table.open(ticket()), table.open(ticket())]
     assert [lease.backend.engine_id for lease in leases if lease is not None] == ["one", "two"]
     assert table.policies.fallback.failures.raised == 2
+
+
+def open_and_close(table: RoutingTable) -> str | None:
+    """Which engine a request gets, if any."""
+    lease = table.open(ticket())
+    if lease is None:
+        return None
+    lease.close()
+    return lease.backend.engine_id
+
+
+@pytest.mark.parametrize("when", ["opened", "closed", "choose"])
+def test_what_a_policy_writes_as_the_load_of_an_engine_changes_nothing(when: str) -> None:
+    """It was the gateway's own count: an engine was full for ever after four requests, and never idle."""
+    policy = Meddling(when)
+    table = RoutingTable(Policies(policy, LeastLoad()), lambda: 0.0)
+    table.update([backend("one", max_concurrency=4)])
+    for _ in range(10):
+        assert open_and_close(table) == "one"
+    assert table.activity("one").active_requests == 0
+    told: list[str] = []
+    table.when_idle("one", lambda: told.append("idle"))
+    assert told == ["idle"]
+    assert policy.shown == [0] * 10, "what it wrote was shown to it"
+    leases = [table.open(ticket()) for _ in range(5)]
+    assert [lease is not None for lease in leases] == [True] * 4 + [False]
+
+
+def test_the_policy_that_serves_instead_is_shown_the_true_load() -> None:
+    table = RoutingTable(Policies(Meddling("choose", then_fails=True), LeastLoad()), lambda: 0.0)
+    table.update([backend("one"), backend("two")])
+    leases = [table.open(ticket()) for _ in range(4)]
+    assert [lease.backend.engine_id for lease in leases if lease is not None] == ["one", "two"] * 2
+
+
+def test_a_policy_that_renames_engines_misleads_nobody() -> None:
+    table = RoutingTable(Policies(Renaming(), LeastLoad()), lambda: 0.0)
+    table.update([backend("one"), backend("two")])
+    assert [open_and_close(table) for _ in range(3)] == ["one"] * 3
+    assert table.in_flight() == 0
 
 
 def test_a_suspected_engine_is_used_last_for_a_while() -> None:

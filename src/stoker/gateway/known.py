@@ -15,11 +15,13 @@ from stoker.model import Backend, Candidate
 class KnownEngine:
     """One incarnation of an engine: its latest record, and what the gateway knows of it.
 
-    A term is a time in which it accepts requests; its event is set when the term is over.
+    ``in_flight`` counts its open leases. A term is a time in which it accepts requests; its event is set when the term
+    is over. What ``candidate`` says is for policies, and may be what one of them wrote: nothing is decided by it here.
     """
 
     backend: Backend
     candidate: Candidate = attrs.field(init=False)
+    in_flight: int = 0
     progress_at: float | None = None
     suspected_until: float = -1.0
     idle_callbacks: list[Callable[[], None]] = attrs.field(factory=list)
@@ -30,15 +32,10 @@ class KnownEngine:
         self.candidate = Candidate(engine_id=backend.engine_id, max_concurrency=backend.max_concurrency)
 
     @property
-    def in_flight(self) -> int:
-        """Its open leases."""
-        return self.candidate.in_flight
-
-    @property
     def has_room(self) -> bool:
         """Whether it takes one more request."""
         limit = self.backend.max_concurrency
-        return self.backend.accepting and (limit is None or self.candidate.in_flight < limit)
+        return self.backend.accepting and (limit is None or self.in_flight < limit)
 
     @property
     def names(self) -> tuple[str, ...]:

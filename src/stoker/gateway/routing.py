@@ -202,17 +202,26 @@ class RoutingTable:
         chosen = policy.choose(request, candidates, now)
         if chosen is None:
             policy = self.policies.fallback
-            chosen = policy.choose(request, candidates, now)
-        chosen.in_flight += 1
+            chosen = policy.choose(request, self.candidates(ticket, now), now)
+        engine = self._behind(chosen)
+        engine.in_flight += 1
         self._open_leases += 1
+        chosen.in_flight = engine.in_flight
         policy.opened(request, chosen)
-        return Lease(self, self._engines[chosen.engine_id], policy, request)
+        chosen.in_flight = engine.in_flight  # whatever it wrote there
+        return Lease(self, engine, policy, request)
 
     def candidates(self, ticket: Ticket, now: float) -> list[Candidate]:
         """The engines that have room for the ticket's request; suspected ones only if there are no others."""
-        fit = [engine for engine in self._fit(ticket) if engine.has_room]
-        healthy = [engine.candidate for engine in fit if engine.suspected_until <= now]
-        return healthy or [engine.candidate for engine in fit]
+        fit, healthy = [], []
+        for engine in self._fit(ticket):
+            if engine.has_room:
+                candidate = engine.candidate
+                candidate.in_flight = engine.in_flight  # some policy may have written there
+                fit.append(candidate)
+                if engine.suspected_until <= now:
+                    healthy.append(candidate)
+        return healthy or fit
 
     def prospect(self, ticket: Ticket) -> Prospect:
         """What a ticket that got no lease may hope for."""
@@ -243,6 +252,14 @@ class RoutingTable:
         model = self._by_name.get(name)
         return () if model is None else model.engines
 
+    def _behind(self, candidate: Candidate) -> KnownEngine:
+        engine = self._engines.get(candidate.engine_id)
+        if engine is not None and engine.candidate is candidate:
+            return engine
+        engine = next(engine for engine in self._engines.values() if engine.candidate is candidate)
+        candidate.engine_id = engine.backend.engine_id  # a policy wrote there
+        return engine
+
     def _fit(self, ticket: Ticket) -> Sequence[KnownEngine]:
         path, excluded = ticket.request.path, ticket.excluded
         return [
@@ -252,9 +269,12 @@ class RoutingTable:
         ]
 
     def _closed_lease(self, engine: KnownEngine, policy: Chooser, request: RouteRequest) -> None:
-        engine.candidate.in_flight -= 1
+        candidate = engine.candidate
+        engine.in_flight -= 1
         self._open_leases -= 1
-        policy.closed(request, engine.candidate)
+        candidate.in_flight = engine.in_flight
+        policy.closed(request, candidate)
+        candidate.in_flight = engine.in_flight
         if not engine.in_flight and engine.idle_callbacks:
             callbacks, engine.idle_callbacks = engine.idle_callbacks, []
             for callback in callbacks:
