@@ -25,6 +25,9 @@ from stoker.model import (
 NEEDS = frozenset({"headers", "body", "prompt", "session"})
 """What a :class:`RoutingPolicy` may need of a request. What they are is said at :class:`stoker.model.RouteRequest`."""
 
+CREDENTIALS = frozenset({"api-key", "authorization", "cookie", "proxy-authorization", "x-api-key"})
+"""The headers with which clients authenticate themselves to the gateway. Neither engines nor policies are told them."""
+
 
 @runtime_checkable
 class EngineRuntime(Protocol):

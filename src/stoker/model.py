@@ -226,10 +226,11 @@ class Activity:
 class RouteRequest:
     """What a routing policy may look at: never the connection, and of the rest only what its ``needs`` name.
 
-    ``model`` is the name that the client sent. ``headers`` (``headers``) have lower-case names. ``body`` (``body``) is
-    the whole body. ``prompt`` (``prompt``) is what the engine is to read, as the client wrote it: the JSON texts of the
-    body's ``instructions``, ``system``, ``tools``, ``messages``, ``prompt``, ``input`` that are there, in this order
-    and joined.
+    ``model`` is the name that the client sent. ``headers`` (``headers``) have lower-case names; those with credentials
+    (``authorization``, ``proxy-authorization``, ``cookie``, ``api-key``, ``x-api-key``) are left out. ``body``
+    (``body``) is the whole body. ``prompt`` (``prompt``) is what the engine is to read, as the client wrote it: the
+    JSON texts of the body's ``instructions``, ``system``, ``tools``, ``messages``, ``prompt``, ``input`` that are
+    there, in this order and joined.
     ``session`` (``session``) is the first text among the body's ``session_id``, ``prompt_cache_key``, ``user``. What is
     not asked for, or not there, is empty.
     """

@@ -180,13 +180,18 @@ def test_it_says_whose_the_session_is_and_why_it_goes_elsewhere() -> None:
     )
 
 
+A_HEADER = "the name of a header, and not of one with credentials, which policies are not told"
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
         ({"heder": "x"}, "there is no option 'heder'; there are: header, load_factor, slack"),
-        ({"header": ""}, "header must be the name of a header, not ''"),
-        ({"header": "x y"}, "header must be the name of a header, not 'x y'"),
-        ({"header": 1}, "header must be the name of a header, not 1"),
+        ({"header": ""}, f"header must be {A_HEADER}, not ''"),
+        ({"header": "x y"}, f"header must be {A_HEADER}, not 'x y'"),
+        ({"header": 1}, f"header must be {A_HEADER}, not 1"),
+        ({"header": "Authorization"}, f"header must be {A_HEADER}, not 'Authorization'"),
+        ({"header": "cookie"}, f"header must be {A_HEADER}, not 'cookie'"),
         ({"load_factor": 0.9}, "load_factor must be a number from 1 to 100, not 0.9"),
         ({"load_factor": float("nan")}, "load_factor must be a number from 1 to 100, not nan"),
         ({"load_factor": True}, "load_factor must be a number from 1 to 100, not True"),

@@ -385,6 +385,24 @@ async def test_a_policy_sees_no_more_of_a_request_than_it_needs(needs: frozenset
     assert request.body == (b'{"model": "m"}' if "body" in needs else b"")
 
 
+async def test_a_policy_sees_no_credentials(lane: Lane, caplog: pytest.LogCaptureFixture) -> None:
+    """One that raised with the headers in its message had them logged."""
+
+    class Talkative(LeastLoad):
+        needs = frozenset({"headers"})
+
+        def choose(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> Candidate:
+            raise LookupError(str(request.headers))
+
+    names = ("Authorization", "Cookie", "Proxy-Authorization", "X-Api-Key", "Api-Key")
+    async with running(policy=Talkative(), lane=lane) as world:
+        await world.engine("one")
+        answer = await world.ask(ASK, [("x-session", "7"), *((name, "secret") for name in names)])
+    assert answer.status == 200
+    assert "'x-session': '7'" in caplog.text
+    assert "secret" not in caplog.text
+
+
 async def test_a_shortage_of_our_own_is_not_blamed_on_the_engine(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     async def connect(host: str, port: int) -> trio.SocketStream:
         raise OSError("all attempts failed") from ExceptionGroup("", [OSError(errno.EMFILE, "Too many open files")])

@@ -77,6 +77,13 @@ async def test_the_policy_sees_the_request_as_it_would_come(world: World) -> Non
     assert told["why"] == "/v1/chat/completions b'' '' b'' {}"
 
 
+async def test_the_policy_sees_no_credentials(world: World) -> None:
+    goes_by(world, Quoting("quoting", frozenset({"headers"})))
+    await world.start("m")
+    told = await explained(world, model="m", headers={"Authorization": "Bearer secret", "Cookie": "a=b", "X-A": "b"})
+    assert told["why"].endswith("{'x-a': 'b'}")
+
+
 async def test_when_none_can_be_had_it_says_what_comes_instead(world: World) -> None:
     await world.api.post("/engines/start", json={"model": "m", "engine_id": "m"})
     told = await explained(world, model="m")

@@ -17,7 +17,7 @@ from stoker.gateway.asking import BodyReader
 from stoker.gateway.budget import RetryBudget
 from stoker.gateway.counters import Counters
 from stoker.gateway.failures import Exhausted, Unsendable
-from stoker.gateway.headers import RequestIds
+from stoker.gateway.headers import RequestIds, for_policy
 from stoker.gateway.heading import Heading
 from stoker.gateway.job import CLIENT_GONE, Job, message_of, record_of_refusal
 from stoker.gateway.measures import Measures
@@ -279,8 +279,7 @@ class Forwarder:
     async def _tell(self, request: RouteRequest, job: Job, needs: frozenset[str]) -> None:
         """Add to ``request`` what the policy of its model needs."""
         if "headers" in needs:
-            headers = job.heading.fields
-            request.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
+            request.headers = for_policy(job.heading.fields)
         if "body" in needs:
             request.body = job.body
         if "prompt" in needs or "session" in needs:

@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 
+from stoker.contracts import CREDENTIALS
 from stoker.gateway.failures import Unsendable
 
 HeaderList = Sequence[tuple[bytes, bytes]]
@@ -25,18 +26,12 @@ _HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-# What the gateway writes itself, and credentials that were meant for the gateway and are no business of an engine's.
-_NOT_TO_ENGINES = _HOP_BY_HOP | {
-    b"api-key",
-    b"authorization",
-    b"content-length",
-    b"cookie",
-    b"expect",
-    b"host",
-    b"http2-settings",
-    b"x-api-key",
-    b"x-request-id",
-}
+# Meant for the gateway, and no business of an engine's or a policy's.
+_CREDENTIALS = frozenset(name.encode() for name in CREDENTIALS)
+# Besides those, what the gateway writes itself.
+_NOT_TO_ENGINES = (
+    _HOP_BY_HOP | _CREDENTIALS | {b"content-length", b"expect", b"host", b"http2-settings", b"x-request-id"}
+)
 _NOT_TO_ENGINES_OF_A_STREAM = _NOT_TO_ENGINES | {b"accept-encoding"}
 _NOT_TO_CLIENTS = _HOP_BY_HOP | {b"alt-svc", b"content-length", b"date", b"x-request-id", b"x-stoker-engine"}
 _USUAL_OF_CONNECTION = frozenset({b"keep-alive", b"close"})
@@ -74,6 +69,13 @@ def for_engine(headers: HeaderList, fields: Fields, *, streamed: bool) -> bytes:
     if streamed or b"accept-encoding" not in fields:
         passed.append((b"accept-encoding", b"identity"))
     return b"".join([b"%b: %b\r\n" % header for header in passed])
+
+
+def for_policy(fields: Fields) -> dict[str, str]:
+    """What a policy is told of a client's headers."""
+    return {
+        name.decode("latin-1"): value.decode("latin-1") for name, value in fields.items() if name not in _CREDENTIALS
+    }
 
 
 def for_client(headers: HeaderList, fields: Fields, *, engine_id: str, request_id: bytes) -> list[tuple[bytes, bytes]]:

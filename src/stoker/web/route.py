@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 from quart import Blueprint, Response, g, request
 
+from stoker.contracts import CREDENTIALS
 from stoker.gateway.answers import error, listed, shown
 from stoker.gateway.explaining import Explanation, explain
 from stoker.gateway.members import members
@@ -46,7 +47,7 @@ class RouteEndpoints:
         needs = self.table.needs(order.model)
         described = RouteRequest(request_id=g.request_id, model=order.model, path=order.path)
         if "headers" in needs:
-            described.headers = order.headers
+            described.headers = {name: value for name, value in order.headers.items() if name not in CREDENTIALS}
         if "body" in needs:
             described.body = body
         if body and ("prompt" in needs or "session" in needs):

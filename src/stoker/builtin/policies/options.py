@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import attrs
 
+from stoker.contracts import CREDENTIALS
+
 
 class Allowed(Protocol):
     """What an option may be. ``str()`` of it completes the sentence "it must be …"."""
@@ -52,14 +54,16 @@ class Number:
 
 @attrs.frozen
 class HeaderName:
-    """The name of an HTTP header."""
+    """The name of an HTTP header that a policy may see."""
 
     def accepts(self, value: object) -> bool:
-        """A token, as HTTP calls it."""
-        return isinstance(value, str) and re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", value) is not None
+        """A token, as HTTP calls it, and none of :data:`stoker.contracts.CREDENTIALS`."""
+        if not isinstance(value, str) or re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", value) is None:
+            return False
+        return value.lower() not in CREDENTIALS
 
     def __str__(self) -> str:
-        return "the name of a header"
+        return "the name of a header, and not of one with credentials, which policies are not told"
 
 
 def checked(options: Mapping[str, Any], allowed: Mapping[str, Allowed]) -> Mapping[str, Any]:
