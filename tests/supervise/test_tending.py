@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import attrs
 import httpx2
@@ -22,6 +22,7 @@ from stoker.model import (
     RouteRequest,
     SleepPaths,
 )
+from stoker.supervise import calls, probe
 from stoker.supervise.supervisor import Supervisor
 from stoker.testing.engines import fake_engine_spec
 
@@ -196,6 +197,60 @@ async def test_the_name_of_an_adapter_is_nobody_elses(open_supervisor: OpenSuper
             supervisor.start(quick(fake_engine_spec("other", names=("sql",))))
         with pytest.raises(NotFoundError, match="has loaded no adapter 'py'; there are: sql"):
             await supervisor.tending.unload_adapter("tiny", "py")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"error": {"message": "no room"}}', "no room"),
+        (b'["no", 7]', "['no', 7]"),
+        (b"null", "None"),
+        (b"\xff no", "\ufffd no"),
+        (100_000 * b"[", "[[["),
+        (b'{"error": ' + 900 * b"[" + 900 * b"]" + b"}", "[[["),
+    ],
+    ids=["openai", "a list", "nothing", "no text", "too deep", "deep"],
+)
+async def test_whatever_an_engine_says_in_refusal_is_told(body: bytes, words: str) -> None:
+    async with answering(400, body) as caller:
+        with pytest.raises(ConflictError, match=r"answered 400 to /load: ") as refused:
+            await caller.post("/load")
+    said = str(refused.value).partition("/load: ")[2]
+    assert said.startswith(words)
+    assert len(said) <= calls.SHOWN_CHARACTERS
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_of_an_answer_without_an_end_only_the_beginning_is_read(status: int) -> None:
+    """It was kept in memory, all of it."""
+    async with answering(status, 1024 * b"x", for_ever=True) as caller:
+        if status == 200:
+            await caller.post("/load")
+        else:
+            with pytest.raises(UpstreamError, match="answered 500 to /load: xxx"):
+                await caller.post("/load")
+
+
+@asynccontextmanager
+async def answering(status: int, body: bytes, *, for_ever: bool = False) -> AsyncIterator[calls.Caller]:
+    """A caller of an engine that answers like this, in chunks."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            await stream.receive_some()
+            await stream.send_all(b"HTTP/1.1 %d So\r\ntransfer-encoding: chunked\r\n\r\n" % status)
+            await stream.send_all(b"%x\r\n%b\r\n" % (len(body), body))
+            while for_ever:
+                await stream.send_all(b"%x\r\n%b\r\n" % (len(body), body))
+            await stream.send_all(b"0\r\n\r\n")
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery, probe.make_client() as client:
+            (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            nursery.start_soon(trio.serve_listeners, serve, [listener])
+            port = listener.socket.getsockname()[1]
+            yield calls.Caller("tiny", client, f"http://127.0.0.1:{port}", {})
+            nursery.cancel_scope.cancel()
 
 
 async def test_only_a_ready_engine_that_was_started_for_it_can_be_put_to_sleep(open_supervisor: OpenSupervisor) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import attrs
@@ -187,15 +187,8 @@ class Prober:
 
     async def _read(self, path: str) -> str:
         """The text at ``path``, or as much of it as metrics can be; empty where there is none."""
-        text = bytearray()
-        async with self._open("GET", path) as answer, aclosing(_chunks(answer)) as chunks:
-            if answer.status_code != httpx2.codes.OK:
-                return ""
-            async for chunk in chunks:
-                text += chunk
-                if len(text) > MOST_METRICS_BYTES:
-                    break
-        return text.decode(errors="replace")
+        async with self._open("GET", path) as answer:
+            return await beginning_of(answer, MOST_METRICS_BYTES) if answer.status_code == httpx2.codes.OK else ""
 
     def _open(
         self, method: str, path: str, body: Mapping[str, Any] | None = None
@@ -214,9 +207,15 @@ def flag_in(text: str) -> bool | None:
     return flags[0] if len(flags) == 1 else None
 
 
-async def _chunks(answer: httpx2.Response) -> AsyncGenerator[bytes, None]:
-    async for chunk in answer.aiter_bytes():
-        yield chunk
+async def beginning_of(answer: httpx2.Response, most_bytes: int) -> str:
+    """The text of an answer that is being streamed, or not much more than ``most_bytes`` of it."""
+    text = bytearray()
+    with trio.CancelScope() as enough:  # leaving the loop would leave the generators behind it open
+        async for chunk in answer.aiter_bytes():
+            text += chunk
+            if len(text) > most_bytes:
+                enough.cancel()
+    return text.decode(errors="replace")
 
 
 def make_client() -> httpx2.AsyncClient:
