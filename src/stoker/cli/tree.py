@@ -48,7 +48,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = MappingProxyTy
                 "register": ("starting:register", "Route to an engine that runs already, by its URL."),
                 "stop": ("engine:stop", "Drain and stop an engine."),
                 "restart": ("starting:restart", "Drain, stop and start an engine again."),
-                "sleep": ("tending:sleep", "Drain an engine and put it to sleep: it gives its memory back."),
+                "sleep": ("tending:sleep", "Drain an engine and put it to sleep; its GPUs stay reserved."),
                 "wake": ("tending:wake", "Wake an engine."),
                 "logs": ("engine:logs", "Show what an engine printed."),
             },
