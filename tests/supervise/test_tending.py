@@ -199,6 +199,136 @@ async def test_the_name_of_an_adapter_is_nobody_elses(open_supervisor: OpenSuper
             await supervisor.tending.unload_adapter("tiny", "py")
 
 
+async def adapters_in(supervisor: Supervisor, engine_id: str = "tiny") -> list[str]:
+    """What the engine itself says that it has."""
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        state = await client.get(f"{supervisor.info(engine_id).base_url}/fake/state")
+    adapters: list[str] = state.json()["adapters"]
+    return adapters
+
+
+async def until_loading(supervisor: Supervisor, name: str) -> None:
+    """Wait until the engine was told to load the adapter; it says so only when it is told to go on."""
+    while name not in await adapters_in(supervisor):
+        await trio.sleep(0.01)
+
+
+async def test_an_adapter_is_loaded_to_the_end_when_nobody_waits_for_it(open_supervisor: OpenSupervisor) -> None:
+    """The engine had it then, and Stoker didn't know: it could neither be used, nor loaded again, nor unloaded."""
+    async with ready(open_supervisor) as supervisor:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervisor.tending.load_adapter, "tiny", "sql", "/slow/sql")
+            await until_loading(supervisor, "sql")
+            nursery.cancel_scope.cancel()
+        assert supervisor.info("tiny").adapters == ()
+        await told(supervisor, "/fake/go-on")
+        await until(supervisor, "tiny", lambda info: info.adapters == ("sql",))
+        await supervisor.tending.unload_adapter("tiny", "sql")
+        assert await adapters_in(supervisor) == []
+
+
+async def test_who_goes_before_it_was_his_turn_has_nothing_loaded(open_supervisor: OpenSupervisor) -> None:
+    async with ready(open_supervisor) as supervisor:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervisor.tending.load_adapter, "tiny", "sql", "/slow/sql")
+            await until_loading(supervisor, "sql")
+            with trio.move_on_after(0.05):
+                await supervisor.tending.load_adapter("tiny", "py", "/there/py")
+            await told(supervisor, "/fake/go-on")
+        await supervisor.tending.load_adapter("tiny", "last", "/there/last")
+        assert supervisor.info("tiny").adapters == ("sql", "last")
+
+
+@pytest.mark.parametrize("then", ["load", "unload"])
+async def test_an_engine_that_was_not_heard_of_in_time_is_asked_again(
+    then: str, open_supervisor: OpenSupervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answered a second load by "already loaded", and an unload was refused for an adapter that there isn't."""
+    async with ready(open_supervisor) as supervisor:
+        with monkeypatch.context() as patched:
+            patched.setattr(calls, "CALL_SECONDS", 0.1)
+            with pytest.raises(UpstreamError, match=r"/v1/load_lora_adapter took over 0\.1 s"):
+                await supervisor.tending.load_adapter("tiny", "sql", "/slow/sql")
+        assert (supervisor.info("tiny").adapters, await adapters_in(supervisor)) == ((), ["sql"])
+        if then == "load":
+            await supervisor.tending.load_adapter("tiny", "sql", "/there/sql")
+            assert (supervisor.info("tiny").adapters, await adapters_in(supervisor)) == (("sql",), ["sql"])
+        else:
+            await supervisor.tending.unload_adapter("tiny", "sql")
+            assert await adapters_in(supervisor) == []
+            with pytest.raises(NotFoundError, match="has loaded no adapter 'sql'; there are: none"):
+                await supervisor.tending.unload_adapter("tiny", "sql")
+
+
+async def test_an_adapter_that_may_be_gone_is_no_name_of_its_engine(
+    open_supervisor: OpenSupervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ready(open_supervisor) as supervisor:
+        await supervisor.tending.load_adapter("tiny", "sql", "/there/sql")
+        with monkeypatch.context() as patched:
+            patched.setattr(calls, "CALL_SECONDS", 0.0)
+            with pytest.raises(UpstreamError, match="/v1/unload_lora_adapter took over"):
+                await supervisor.tending.unload_adapter("tiny", "sql")
+        assert supervisor.info("tiny").adapters == ()
+        await supervisor.tending.load_adapter("tiny", "sql", "/there/sql")
+        assert (supervisor.info("tiny").adapters, await adapters_in(supervisor)) == (("sql",), ["sql"])
+
+
+async def test_an_adapter_that_the_engine_keeps_is_still_one_of_its_names(open_supervisor: OpenSupervisor) -> None:
+    async with ready(open_supervisor) as supervisor:
+        for name in ("sql", "py"):
+            await supervisor.tending.load_adapter("tiny", name, f"/there/{name}")
+        async with httpx2.AsyncClient(base_url=supervisor.info("tiny").base_url or "", trust_env=False) as client:
+            (await client.post("/v1/unload_lora_adapter", json={"lora_name": "sql"})).raise_for_status()
+        with pytest.raises(ConflictError, match="cannot be found"):
+            await supervisor.tending.unload_adapter("tiny", "sql")
+        assert supervisor.info("tiny").adapters == ("sql", "py")
+
+
+async def test_a_name_is_taken_as_soon_as_its_adapter_is_being_loaded(open_supervisor: OpenSupervisor) -> None:
+    """It was looked at before the engine loaded it, and given away meanwhile: clients knew two models by it."""
+    async with ready(open_supervisor) as supervisor, trio.open_nursery() as nursery:
+        nursery.start_soon(supervisor.tending.load_adapter, "tiny", "sql", "/slow/sql")
+        await until_loading(supervisor, "sql")
+        assert table_of(supervisor).of_model("sql") == (), "nobody is sent there before it is loaded"
+        with pytest.raises(ConflictError, match=r"clients know 'tiny' .* as 'sql' already"):
+            supervisor.start(quick(fake_engine_spec("other", names=("sql",))))
+        await told(supervisor, "/fake/go-on")
+        await until(supervisor, "tiny", lambda info: info.adapters == ("sql",))
+
+
+async def test_a_name_is_free_again_when_its_adapter_was_refused(open_supervisor: OpenSupervisor) -> None:
+    async with ready(open_supervisor) as supervisor:
+        with pytest.raises(ConflictError, match="No adapter found"):
+            await supervisor.tending.load_adapter("tiny", "sql", "/nowhere/sql")
+        supervisor.start(quick(fake_engine_spec("other", names=("sql",))))
+
+
+async def test_an_engine_that_hangs_holds_up_no_other(open_supervisor: OpenSupervisor) -> None:
+    """There was one lock for all of them, for five minutes."""
+    async with ready(open_supervisor) as supervisor, trio.open_nursery() as nursery:
+        supervisor.start(attrs.evolve(SPEC, model="other", names=()), "other")
+        assert (await supervisor.wait_until_settled("other")).state is EngineState.READY
+        nursery.start_soon(supervisor.tending.load_adapter, "tiny", "sql", "/slow/sql")
+        await until_loading(supervisor, "sql")
+        await supervisor.tending.load_adapter("other", "py", "/there/py")
+        assert supervisor.info("other").adapters == ("py",)
+        await told(supervisor, "/fake/go-on")
+
+
+async def test_an_engine_that_ends_meanwhile_fails_whoever_waits(open_supervisor: OpenSupervisor) -> None:
+    async with ready(open_supervisor) as supervisor, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def load() -> None:
+            with pytest.raises(UpstreamError, match="engine 'tiny': /v1/load_lora_adapter: "):
+                await supervisor.tending.load_adapter("tiny", "sql", "/slow/sql")
+            assert supervisor.info("tiny").adapters == ()
+
+        await until_loading(supervisor, "sql")
+        supervisor.stop("tiny", drain_timeout_seconds=0.0)
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [

@@ -22,7 +22,8 @@ class Endpoint:
     """Where an incarnation can be found, what it calls its model, and how it rests. All empty while there is none.
 
     ``names`` are the plan's: None where the engine knows all that its spec has. ``adapters`` are what it loaded since
-    it runs: further names. One that is ``withheld`` is given no requests, because it is about to be put to sleep.
+    it runs: further names. Those ``held`` are being loaded or unloaded: taken, but nobody is sent there for them yet or
+    any more. One that is ``withheld`` is given no requests, because it is about to be put to sleep.
     """
 
     base_url: str | None = None
@@ -32,6 +33,7 @@ class Endpoint:
     gpus: tuple[str, ...] = ()
     names: tuple[str, ...] | None = None
     adapters: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
     withheld: bool = False
     asleep: bool = False
 
@@ -187,11 +189,12 @@ class SleepChanged:
 
 @attrs.frozen
 class AdaptersChanged:
-    """The engine loaded an adapter, or unloaded one: these are all it has."""
+    """The engine loaded an adapter, or unloaded one: these are all it has, and all that are ``held``."""
 
     engine_id: str
     incarnation: int
     adapters: tuple[str, ...]
+    held: tuple[str, ...] = ()
 
 
 @attrs.frozen

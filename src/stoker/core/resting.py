@@ -21,7 +21,7 @@ def sleep_changed(_fleet: Fleet, engine: Engine, event: e.SleepChanged, _now: fl
 
 def adapters_changed(_fleet: Fleet, engine: Engine, event: e.AdaptersChanged, _now: float) -> Outcome:
     """It knows other names now."""
-    return _with(engine, attrs.evolve(engine.endpoint, adapters=event.adapters))
+    return _with(engine, attrs.evolve(engine.endpoint, adapters=event.adapters, held=event.held))
 
 
 def _with(engine: Engine, endpoint: e.Endpoint) -> Outcome:

@@ -56,10 +56,15 @@ class Bulletin:
 
 
 def is_visible(before: Engine | None, after: Engine | None) -> bool:
-    """Whether anything changed that somebody would want to hear of: a heartbeat is not."""
+    """Whether anything changed that somebody would want to hear of: a heartbeat is not, nor is a name that is held."""
     if before is None or after is None:
         return True
-    return attrs.evolve(before, last_heartbeat=None) != attrs.evolve(after, last_heartbeat=None)
+    return _visible(before) != _visible(after)
+
+
+def _visible(engine: Engine) -> Engine:
+    endpoint = attrs.evolve(engine.endpoint, held=()) if engine.endpoint.held else engine.endpoint
+    return attrs.evolve(engine, last_heartbeat=None, endpoint=endpoint)
 
 
 def log_change(before: Engine | None, after: Engine | None) -> None:

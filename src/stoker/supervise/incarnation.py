@@ -20,6 +20,7 @@ from stoker.errors import LaunchError, PermanentLaunchError, StokerError
 from stoker.model import Activity, EngineLoad, EngineSpec, LaunchPlan, Origin, Placement
 from stoker.supervise import logs, probe
 from stoker.supervise.calls import Caller
+from stoker.supervise.errands import Errands
 from stoker.supervise.placing import Placer
 from stoker.supervise.planning import make_plan
 from stoker.supervise.process import EngineProcess, spawn
@@ -73,7 +74,8 @@ class Watched(Protocol):
 class Incarnation:
     """One run of an engine. :meth:`run` is its task; the other methods may be called at any time, in any order.
 
-    ``spec`` may be replaced by one that needs no restart.
+    ``spec`` may be replaced by one that needs no restart. ``errands`` are what its engine is told, and ``doubtful`` the
+    adapters of which nobody knows whether it has them, since it did not say what became of a call.
     """
 
     engine_id: str
@@ -83,6 +85,8 @@ class Incarnation:
     runtime: EngineRuntime
     around: Surroundings
     dispatch: Callable[[e.Event], None]
+    errands: Errands = attrs.field(factory=Errands)
+    doubtful: set[str] = attrs.field(factory=set)
     _starting: bool = True
     _process: EngineProcess | None = None
     _plan_made: LaunchPlan | None = None

@@ -208,7 +208,7 @@ class Supervisor:
             if leaves or other.engine_id in besides:
                 continue
             theirs = other.next_spec or other.spec
-            shared = set(spec.all_names) & {*theirs.all_names, *other.endpoint.adapters}
+            shared = set(spec.all_names) & {*theirs.all_names, *other.endpoint.adapters, *other.endpoint.held}
             if shared and theirs.model != spec.model:
                 names = ", ".join(map(repr, sorted(shared)))
                 raise ConflictError(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 
 import attrs
 import trio
 
 from stoker.core import events as e
 from stoker.core.engine import Engine
-from stoker.errors import ConflictError, NotFoundError, StokerError
+from stoker.errors import ConflictError, NotFoundError
 from stoker.model import AdapterPaths, EngineState, SleepPaths
 from stoker.supervise.crew import Crew
 from stoker.supervise.incarnation import Incarnation
@@ -23,15 +25,14 @@ class Tending:
     that clients use for something else.
 
     All methods raise :class:`ConflictError` for an engine that is not READY, that was not started so that it could do
-    this, or that refuses, and :class:`UpstreamError` for one that fails at it. Cancelling them leaves open whether
-    the engine did it; whether it sleeps is seen at its next probe.
+    this, or that refuses, and :class:`UpstreamError` for one that fails at it. Cancelling the first two leaves open
+    whether the engine did it, and whether it sleeps is seen at its next probe. Adapters are changed all the same.
     """
 
     find: Callable[[str], Engine]
     crew: Crew
     dispatch: Callable[[e.Event], None]
     check_name: Callable[[Engine, str], None]
-    _one_at_a_time: trio.Lock = attrs.field(factory=trio.Lock)
 
     async def sleep(self, engine_id: str) -> None:
         """Let it finish what it answers, for as long as its drain time-out, and put it to sleep.
@@ -60,29 +61,57 @@ class Tending:
 
         Raises :class:`ConflictError` for a name that is taken as well.
         """
-        async with self._one_at_a_time:  # else two could come by one name
-            engine, incarnation, paths = self._adapter_holder(engine_id)
-            if name in engine.endpoint.adapters:
-                raise ConflictError(f"engine {engine_id!r} has an adapter {name!r} already; unload that one first")
-            self.check_name(engine, name)
-            await incarnation.caller.post(paths.load, {"lora_name": name, "lora_path": path})
-            adapters = (*engine.endpoint.adapters, name)
-            self.dispatch(e.AdaptersChanged(engine_id, engine.incarnation, adapters))
+        _, incarnation, _ = self._adapter_holder(engine_id)
+        await incarnation.errands.run(self.crew.nursery, partial(self._load, incarnation, name, path))
 
     async def unload_adapter(self, engine_id: str, name: str) -> None:
         """Take the adapter's name from clients, and unload it. Raises :class:`NotFoundError` for one there isn't."""
-        async with self._one_at_a_time:
-            engine, incarnation, paths = self._adapter_holder(engine_id)
-            if name not in engine.endpoint.adapters:
-                there_are = ", ".join(engine.endpoint.adapters) or "none"
-                raise NotFoundError(f"engine {engine_id!r} has loaded no adapter {name!r}; there are: {there_are}")
-            left = tuple(each for each in engine.endpoint.adapters if each != name)
-            self.dispatch(e.AdaptersChanged(engine_id, engine.incarnation, left))
+        _, incarnation, _ = self._adapter_holder(engine_id)
+        await incarnation.errands.run(self.crew.nursery, partial(self._unload, incarnation, name))
+
+    async def _load(self, incarnation: Incarnation, name: str, path: str) -> None:
+        engine, paths = self._still_holding(incarnation)
+        adapters = engine.endpoint.adapters
+        if name in adapters:
+            raise ConflictError(f"engine {engine.engine_id!r} has an adapter {name!r} already; unload that one first")
+        self.check_name(engine, name)
+        with self._changing(engine, adapters, name) as then:
+            await _make_certain(incarnation, paths, name)
+            await _call(incarnation, paths.load, {"lora_name": name, "lora_path": path})
+            then.append(name)
+
+    async def _unload(self, incarnation: Incarnation, name: str) -> None:
+        engine, paths = self._still_holding(incarnation)
+        adapters = engine.endpoint.adapters
+        if name not in adapters and name not in incarnation.doubtful:
+            there_are = ", ".join(adapters) or "none"
+            raise NotFoundError(f"engine {engine.engine_id!r} has loaded no adapter {name!r}; there are: {there_are}")
+        left = tuple(each for each in adapters if each != name)
+        with self._changing(engine, left, name) as then:
+            if name not in adapters:
+                await _make_certain(incarnation, paths, name)
+                return
             try:
-                await incarnation.caller.post(paths.unload, {"lora_name": name})
-            except StokerError:
-                self.dispatch(e.AdaptersChanged(engine_id, engine.incarnation, (*left, name)))
+                await _call(incarnation, paths.unload, {"lora_name": name})
+            except ConflictError:
+                then[:] = adapters
                 raise
+
+    @contextmanager
+    def _changing(self, engine: Engine, adapters: tuple[str, ...], name: str) -> Iterator[list[str]]:
+        """Meanwhile it has ``adapters`` and ``name`` is nobody else's; afterwards it has what is in the list."""
+        then = list(adapters)
+        self.dispatch(e.AdaptersChanged(engine.engine_id, engine.incarnation, adapters, held=(name,)))
+        try:
+            yield then
+        finally:
+            self.dispatch(e.AdaptersChanged(engine.engine_id, engine.incarnation, tuple(then)))
+
+    def _still_holding(self, incarnation: Incarnation) -> tuple[Engine, AdapterPaths]:
+        engine, now, paths = self._adapter_holder(incarnation.engine_id)
+        if now is not incarnation:
+            raise ConflictError(f"engine {engine.engine_id!r} was started again meanwhile; try again")
+        return engine, paths
 
     def _sleeper(self, engine_id: str) -> tuple[Engine, Incarnation, SleepPaths]:
         engine, incarnation = self._ready(engine_id)
@@ -124,3 +153,22 @@ class Tending:
                 f"engine {engine.engine_id!r} still answers {count} requests after {patience:g} s and stays awake; "
                 "try again when it has less to do, or raise its drain_timeout_seconds"
             )
+
+
+async def _make_certain(incarnation: Incarnation, paths: AdapterPaths, name: str) -> None:
+    """Where nobody knows whether the engine has that adapter: see to it that it hasn't."""
+    if name in incarnation.doubtful:
+        with suppress(ConflictError):  # it has none of that name
+            await _call(incarnation, paths.unload, {"lora_name": name})
+
+
+async def _call(incarnation: Incarnation, path: str, order: Mapping[str, str]) -> None:
+    """Have an adapter loaded or unloaded. It is doubtful until the engine says yes or no."""
+    name = order["lora_name"]
+    incarnation.doubtful.add(name)
+    try:
+        await incarnation.caller.post(path, order)
+    except ConflictError:
+        incarnation.doubtful.discard(name)
+        raise
+    incarnation.doubtful.discard(name)

@@ -195,6 +195,9 @@ class FakeEngine:
                 await connection.answer(200, self._state())
             case ("GET", "/fake/requests"):
                 await connection.answer(200, {"requests": list(self._seen)})
+            case ("POST", "/fake/go-on"):
+                self._tended.go_on()
+                await connection.answer(200, {})
             case ("POST", "/fake/faults"):
                 await self._change_faults(connection, request)
             case ("DELETE", "/fake/faults"):
@@ -209,6 +212,7 @@ class FakeEngine:
             "children": self._children,
             "names": self._names,
             "kind": self._kind,
+            "adapters": list(self._tended.adapters),
             **attrs.asdict(self.counts),
             "faults": attrs.asdict(self.faults),
         }

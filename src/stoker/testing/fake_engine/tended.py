@@ -13,11 +13,15 @@ from stoker.testing.fake_engine.http import Connection, Request
 
 @attrs.define
 class Tended:
-    """Whether it sleeps, and the adapters it has by now. While it sleeps, requests hang."""
+    """Whether it sleeps, and the adapters it has by now. While it sleeps, requests hang.
+
+    Loading an adapter from below ``/slow`` is done at once, but said only after a POST to ``/fake/go-on``.
+    """
 
     adapters: dict[str, str] = attrs.field(factory=dict)
     asleep: bool = False
     _woken: trio.Event = attrs.field(factory=trio.Event)
+    _go_on: trio.Event = attrs.field(factory=trio.Event)
 
     async def until_awake(self) -> None:
         """Wait while it sleeps."""
@@ -40,8 +44,7 @@ class Tended:
             case ("POST", "/v1/load_lora_adapter"):
                 await self._load(connection, json.loads(request.body))
             case ("POST", "/v1/unload_lora_adapter"):
-                self.adapters.pop(json.loads(request.body)["lora_name"], None)
-                await connection.answer(200, b"Success")
+                await self._unload(connection, json.loads(request.body)["lora_name"])
             case _:
                 return False
         return True
@@ -51,5 +54,23 @@ class Tended:
             words = f"Loading lora {order['lora_name']} failed: No adapter found for {order['lora_path']}"
             await connection.answer(404, openai.error(404, words, "NotFoundError"))
             return
+        if order["lora_name"] in self.adapters:
+            words = f"The lora adapter '{order['lora_name']}' has already been loaded."
+            await connection.answer(400, openai.error(400, words, "InvalidUserInput"))
+            return
         self.adapters[order["lora_name"]] = order["lora_path"]
+        if order["lora_path"].startswith("/slow"):
+            await self._go_on.wait()
         await connection.answer(200, b"Success")
+
+    async def _unload(self, connection: Connection, name: str) -> None:
+        if self.adapters.pop(name, None) is None:
+            words = f"The lora adapter '{name}' cannot be found."
+            await connection.answer(404, openai.error(404, words, "NotFoundError"))
+            return
+        await connection.answer(200, b"Success")
+
+    def go_on(self) -> None:
+        """Say of all adapters that they are loaded."""
+        self._go_on.set()
+        self._go_on = trio.Event()
