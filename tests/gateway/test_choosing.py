@@ -191,6 +191,14 @@ def test_one_that_blocks_now_and_then_is_taken_out_of_service() -> None:
     assert policy.failures == Failures(slow=MOST_STRIKES)
 
 
+def test_the_time_it_takes_to_log_its_failure_is_not_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A traceback, to a terminal that is slow to take it."""
+    policy = guarded(Played(before=raising(LookupError())))
+    monkeypatch.setattr("stoker.gateway.choosing.logger.error", lambda *_, **__: slow())
+    use(policy)
+    assert policy.failures == Failures(raised=1)
+
+
 @attrs.define
 class Machine:
     """Says how long a call took, and what the threads did meanwhile."""

@@ -120,16 +120,19 @@ class Guarded:
     def _call(self, function: Callable[..., T], *args: object) -> T | None:
         if not self.in_service:
             return None
-        result = None
+        result, failure = None, None
         began = self._slowness.begin()
         try:
             result = function(*args)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - the plugin boundary: contained, named, counted
-            self._complain(error)
+            failure = error
         if self._slowness.end(began):
             self._was_slow(perf_counter() - began)
+        if failure is not None:
+            self._complain(failure)  # only now: to write a traceback takes time that is not the policy's
+            failure = None  # it holds this frame
         return result
 
     def _complain(self, error: BaseException) -> None:
