@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -33,12 +33,18 @@ from stoker.gpu.inventory import Inventory
 from stoker.gpu.ledger import Ledger
 from stoker.gpu.nvml import read_gpus
 from stoker.home import Home
+from stoker.model import EngineRun, KeptEngine
 from stoker.observing import Observers
 from stoker.operations import Operations
 from stoker.plugins import Registry
 from stoker.settings import Settings
+from stoker.store.database import Database, StoreError, open_database
+from stoker.store.engines import EngineStore
+from stoker.store.schema import MIGRATIONS
 from stoker.supervise import lock, probe, proctable
+from stoker.supervise.adoption import survey
 from stoker.supervise.crew import Crew
+from stoker.supervise.keeping import Keeper
 from stoker.supervise.leftovers import end_leftovers
 from stoker.supervise.placing import Placer
 from stoker.supervise.supervisor import Supervisor
@@ -161,6 +167,19 @@ def announced(home: Home, url: str, config_path: Path | None) -> Iterator[None]:
         home.gateway.unlink(missing_ok=True)
 
 
+async def _save_nothing(engines: Sequence[KeptEngine]) -> None:
+    """For a run without a state file."""
+
+
+@contextlib.asynccontextmanager
+async def kept_by(keeper: Keeper) -> AsyncIterator[None]:
+    """The list of engines is kept for as long as the block lasts, and in its end."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.run)
+        yield
+        nursery.cancel_scope.cancel()
+
+
 @attrs.define(eq=False)
 class Program:
     """One run of Stoker."""
@@ -184,7 +203,13 @@ class Program:
 
     async def _run(self, signals: AsyncIterator[int]) -> int:
         token = await trio.to_thread.run_sync(load_or_make_token, self.home.admin_token)
-        await self._clear_leftovers()
+        async with self._open_state() as database:
+            return await self._run_on(database, signals, token)
+
+    async def _run_on(self, database: Database | None, signals: AsyncIterator[int], token: AdminToken) -> int:
+        store = None if database is None else EngineStore(database)
+        kept, living = await self._recover(store)
+        keeper = Keeper(_save_nothing if store is None else store.save)
         ledger = Ledger(self.home.gpu_ledger)
         await trio.to_thread.run_sync(ledger.load)
         gateway = self.settings.gateway
@@ -192,9 +217,9 @@ class Program:
         native = await trio.to_thread.run_sync(accelerators.load, os.environ)
         client = await trio.to_thread.run_sync(probe.make_client)
         observers = self._make_observers()
-        async with client, observers.told(), trio.open_nursery() as engines:
+        async with client, observers.told(), kept_by(keeper), trio.open_nursery() as engines:
             placer = self._make_placer(ledger)
-            supervisor = self._make_supervisor(table, client, engines, placer, observers)
+            supervisor = self._make_supervisor(table, client, engines, placer, observers, keeper)
             about = self._about(native)
             operations = Operations(supervisor, self.registry, placer.report, about, self.config_path, ledger)
             engines.start_soon(self._obey_signals, signals)
@@ -213,7 +238,7 @@ class Program:
                 web = self._make_web(table, data_plane.measures, operations, token, observers)
                 lane = ProxyLane(data_plane.forwarder, gateway, web, web.guard)
                 server = await doors.start(partial(serve, lane, [self.listener], data_plane, web.guard))
-                operations.start_configured(self.settings)
+                operations.start_configured(self.settings, kept, living)
                 gc.collect()
                 gc.freeze()  # what is there by now stays: no collection need look at it again
                 self._say_ready(doors)
@@ -248,6 +273,7 @@ class Program:
         engines: trio.Nursery,
         placer: Placer,
         observers: Observers,
+        keeper: Keeper,
     ) -> Supervisor:
         crew = Crew(
             home=self.home,
@@ -257,9 +283,10 @@ class Program:
             traffic=table,
             client=client,
             nursery=engines,
+            keep=keeper.keep,
         )
         observe = observers.engine_changed if observers.engines else None
-        return Supervisor(crew, table, self.settings.log_max_bytes, observe)
+        return Supervisor(crew, table, self.settings.log_max_bytes, keeper, observe)
 
     def _make_observers(self) -> Observers:
         hooks = self.registry.implementations
@@ -319,12 +346,39 @@ class Program:
         supervisor.leave(hurry=True)
         server.hurry()
 
-    async def _clear_leftovers(self) -> None:
-        leftovers = await end_leftovers(self.home.digest)
+    @contextlib.asynccontextmanager
+    async def _open_state(self) -> AsyncIterator[Database | None]:
+        """The state file; None, and an error in the log, where there can be none."""
+        try:
+            database = await trio.to_thread.run_sync(open_database, self.home.state, MIGRATIONS)
+        except StoreError as error:
+            log.error("%s; nothing is kept beyond this run", error)  # noqa: TRY400 - it says all there is to say
+            yield None
+            return
+        try:
+            yield database
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(database.close)
+
+    async def _recover(self, store: EngineStore | None) -> tuple[Sequence[KeptEngine], Sequence[EngineRun]]:
+        """What an earlier Stoker left: the list of its engines, and those that still run. The rest of it is ended."""
+        kept: Sequence[KeptEngine] = ()
+        if store is not None:
+            try:
+                kept = await store.load()
+            except StoreError as error:
+                log.error("the engines of an earlier run can't be found again: %s", error)  # noqa: TRY400
+        runs = [each.run for each in kept if each.run is not None]
+        found = await trio.to_thread.run_sync(survey, runs)
+        for doubt in found.doubtful:
+            log.warning("%s", doubt)
+        leftovers = await end_leftovers(self.home.digest, [run.mark for run in found.living])
         if leftovers.found:
-            log.warning("ended engines that an earlier run left behind: pids %s", leftovers.found)
+            log.warning("ended what an earlier run left behind: pids %s", leftovers.found)
         if leftovers.remaining:
             log.error("these processes of an earlier run can't be ended: pids %s", leftovers.remaining)
+        return kept, found.living
 
     def _find_python(self, runtime_name: str) -> Path | None:
         configured = self.settings.runtimes.get(runtime_name)

@@ -32,6 +32,7 @@ class Origin(enum.StrEnum):
     """Where an engine came from, and so what Stoker may do to it."""
 
     MANAGED = "managed"  # a process tree that Stoker started and will stop
+    ADOPTED = "adopted"  # one that an earlier Stoker started, and that this one found again
     REGISTERED = "registered"  # a URL that somebody named; Stoker only watches it
 
 
@@ -155,6 +156,45 @@ class LaunchPlan:
 
 
 @attrs.frozen(kw_only=True)
+class EngineRun:
+    """One run of an engine's process, as a later Stoker finds it again.
+
+    A process is known by ``pid``, ``started`` (clock ticks since boot) and ``boot_id`` together; ``mark`` stands in its
+    environment. ``pid`` is None where Stoker ended while it was being started: then ``mark`` alone tells.
+    ``plan`` is how it was started, less its command and environment. ``promised`` is what it was promised of each of
+    its ``gpus`` (None: all).
+    """
+
+    engine_id: str
+    incarnation: int
+    mark: str
+    boot_id: str
+    pid: int | None
+    started: int | None
+    host: str
+    port: int
+    plan: LaunchPlan
+    gpus: tuple[str, ...] = ()
+    promised: Mapping[str, int | None] = NOTHING
+    adapters: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class KeptEngine:
+    """One engine of the list. ``configured`` ones come from ``stoker.toml``; the others were started by somebody.
+
+    One that is not ``wanted`` was stopped. ``run`` is its process, if it had one.
+    """
+
+    engine_id: str
+    spec: EngineSpec
+    origin: Origin
+    configured: bool
+    wanted: bool
+    run: EngineRun | None = None
+
+
+@attrs.frozen(kw_only=True)
 class EngineLoad:
     """What an engine's own metrics say. ``progress`` is any number that moves while the engine computes.
 
@@ -261,7 +301,10 @@ class Candidate:
 
 @attrs.frozen(kw_only=True)
 class ExitStatus:
-    """How a process ended: an exit code, or the signal that killed it. Never trust code 0: engines crash with it."""
+    """How a process ended: an exit code, or the signal that killed it. Never trust code 0: engines crash with it.
+
+    Both are None for one that was not Stoker's child, and so told nobody.
+    """
 
     code: int | None = None
     signal: int | None = None
@@ -269,6 +312,8 @@ class ExitStatus:
     def __str__(self) -> str:
         if self.signal is not None:
             return f"killed by signal {self.signal}"
+        if self.code is None:
+            return "exit code not known"
         return f"exit code {self.code}"
 
 

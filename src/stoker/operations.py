@@ -14,7 +14,8 @@ from stoker.core.naming import expand
 from stoker.core.reload import Difference, plan_reload
 from stoker.errors import ConfigError, ConflictError, Mistake
 from stoker.gpu.ledger import Entry, Ledger
-from stoker.model import EngineSpec, GpuReport
+from stoker.model import EngineRun, EngineSpec, GpuReport, KeptEngine
+from stoker.returning import Returning
 from stoker.settings import Settings
 from stoker.supervise.supervisor import Supervisor
 
@@ -33,13 +34,18 @@ class Operations:
     _started_with: Settings = attrs.field(factory=Settings)
     _reloading: trio.Lock = attrs.field(factory=trio.Lock)
 
-    def start_configured(self, settings: Settings) -> tuple[str, ...]:
-        """Start every engine of the configuration. Raises :class:`ConfigError` with all that is wrong, then none is."""
+    def start_configured(
+        self, settings: Settings, kept: Sequence[KeptEngine] = (), living: Sequence[EngineRun] = ()
+    ) -> tuple[str, ...]:
+        """Start every engine of the configuration, and those that somebody had started besides, before Stoker ended.
+
+        ``kept`` is the list of the earlier Stoker, ``living`` what of it still runs: that is gone on with, as far as
+        it is still wanted so. Raises :class:`ConfigError` with all that is wrong, then nothing is started.
+        """
         wanted = self._check(settings)
-        for engine_id, spec in wanted.items():
-            self.supervisor.start(spec, engine_id)
-        self._configured = dict(wanted)
+        self._set_configured(wanted)
         self._started_with = settings
+        Returning(self.supervisor, wanted, kept, living).take_back()
         return tuple(wanted)
 
     async def reload(self) -> Difference:
@@ -69,8 +75,12 @@ class Operations:
                 self.supervisor.restart(engine_id, spec=spec)
             else:
                 self.supervisor.start(spec, engine_id)
-        self._configured = dict(wanted)
+        self._set_configured(wanted)
         return plan.difference
+
+    def _set_configured(self, wanted: Mapping[str, EngineSpec]) -> None:
+        self._configured = dict(wanted)
+        self.supervisor.keeper.configured = frozenset(wanted)
 
     def _check(self, settings: Settings) -> Mapping[str, EngineSpec]:
         """The engines that ``settings`` want, by id. Raises :class:`ConfigError` with all that is in their way."""

@@ -17,10 +17,27 @@ from stoker.core.engine import Fleet, Phase
 from stoker.core.fleet import next_deadline, step
 from stoker.core.states import TRANSITIONS
 from stoker.errors import IllegalTransition
-from stoker.model import EngineSpec, EngineState, ExitStatus, Origin
+from stoker.model import EngineRun, EngineSpec, EngineState, ExitStatus, LaunchPlan, Origin
 
 IDS = st.sampled_from(["a", "b", "c"])
 SPEC = EngineSpec(model="m", startup_timeout_seconds=50, restart_limit=2, drain_timeout_seconds=20)
+
+
+def a_run(engine_id: str, incarnation: int) -> EngineRun:
+    plan = LaunchPlan(base_url="http://x")
+    return EngineRun(
+        engine_id=engine_id,
+        incarnation=incarnation,
+        mark="m",
+        boot_id="b",
+        pid=7,
+        started=1,
+        host="x",
+        port=1,
+        plan=plan,
+    )
+
+
 STEPS = {(before, after) for (before, _), after in TRANSITIONS.items()}
 # Two or three arrows of the table in one step: an engine in ERROR with nothing left of it has nothing to drain, and a
 # restart passes through STOPPED.
@@ -68,14 +85,36 @@ class World(RuleBasedStateMachine):
         if isinstance(command, c.Launch):
             alive = [other for other in self.tasks if other[0] == command.engine_id]
             assert not alive, f"{key} launched while {alive} is not gone"
+            assert command.origin is not Origin.ADOPTED, "what is started anew is no find"
             self.tasks[key] = Task(command.origin)
+        elif isinstance(command, c.Adopt):
+            assert key not in self.tasks
+            self.tasks[key] = Task(command.origin, has_process=True)
         elif isinstance(command, c.StopProcess):
             assert key in self.tasks
             self.tasks[key].told_to_stop = True
         else:
             assert key in self.tasks
 
-    @rule(engine_id=IDS, origin=st.sampled_from(Origin))
+    @rule(engine_id=IDS)
+    def an_earlier_one_is_found_again(self, engine_id: str) -> None:
+        run = a_run(engine_id, self.fleet.launches + 1)
+        legal = self.fleet.get(engine_id) is None
+        try:
+            if legal:
+                self.dead = [key for key in self.dead if key != (engine_id, run.incarnation)]
+            self.tell(e.EngineAdopted(engine_id, SPEC, run, e.Endpoint(base_url="http://x", pid=7)))
+        except IllegalTransition:
+            assert not legal
+        else:
+            assert legal
+
+    @rule(engine_id=IDS, origin=st.sampled_from([Origin.MANAGED, Origin.REGISTERED]))
+    def one_that_was_stopped_is_kept(self, engine_id: str, origin: Origin) -> None:
+        if self.fleet.get(engine_id) is None:
+            self.tell(e.EngineKept(engine_id, SPEC, origin))
+
+    @rule(engine_id=IDS, origin=st.sampled_from([Origin.MANAGED, Origin.REGISTERED]))
     def start(self, engine_id: str, origin: Origin) -> None:
         engine = self.fleet.get(engine_id)
         legal = engine is None or engine.state in (EngineState.STOPPED, EngineState.ERROR)
@@ -200,7 +239,7 @@ class World(RuleBasedStateMachine):
             if engine.state is EngineState.STOPPED:
                 assert engine.phase is Phase.NONE
                 assert engine.endpoint == e.Endpoint()
-            if engine.state is EngineState.STARTING and engine.origin is Origin.MANAGED:
+            if engine.state is EngineState.STARTING and engine.origin is not Origin.REGISTERED:
                 task = self.tasks[engine.engine_id, engine.incarnation]
                 assert (engine.startup_deadline is None) == task.waits_for_gpus
             assert not engine.refused or engine.state is EngineState.STARTING

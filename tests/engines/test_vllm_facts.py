@@ -23,7 +23,7 @@ import pytest
 
 from stoker.home import Home
 from stoker.supervise import proctable
-from stoker.supervise.incarnation import free_port
+from stoker.supervise.launching import free_port
 from tests.e2e.running import Program, running, until
 
 from .families import OFFLINE, TINY_ARGS, TINY_LONG_TOKENS, Family, NotHereError, vllm_python

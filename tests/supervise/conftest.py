@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,11 @@ from stoker.builtin.policies import LeastLoad
 from stoker.gateway.policies import Policies
 from stoker.gateway.routing import RoutingTable
 from stoker.home import Home
-from stoker.model import EngineInfo, EngineSpec, GpuReport
+from stoker.model import EngineInfo, EngineSpec, GpuReport, KeptEngine
 from stoker.plugins import build_registry, builtin
 from stoker.supervise import probe, proctable
 from stoker.supervise.crew import Crew
+from stoker.supervise.keeping import Keeper
 from stoker.supervise.placing import Placer
 from stoker.supervise.supervisor import Supervisor
 
@@ -41,6 +42,10 @@ async def no_gpus() -> GpuReport:
     return GpuReport(reason="no NVIDIA driver is installed")
 
 
+async def save_nothing(engines: Sequence[KeptEngine]) -> None:
+    """Nobody asks for it."""
+
+
 def marked(home: Home) -> list[proctable.ProcessEntry]:
     """Every living process of this home's engines."""
     return proctable.members(None, lambda mark: mark.startswith(f"{home.digest}:"))
@@ -56,6 +61,7 @@ def open_supervisor(home: Home) -> OpenSupervisor:
 async def _open(home: Home) -> AsyncIterator[Supervisor]:
     registry = build_registry(builtin())
     table = RoutingTable(Policies(LeastLoad(), LeastLoad()), clock=trio.current_time)
+    keeper = Keeper(save_nothing)
     with trio.fail_after(HANG_GUARD_SECONDS):
         async with probe.make_client() as client, trio.open_nursery() as nursery:
             crew = Crew(
@@ -66,8 +72,9 @@ async def _open(home: Home) -> AsyncIterator[Supervisor]:
                 traffic=table,
                 client=client,
                 nursery=nursery,
+                keep=keeper.keep,
             )
-            supervisor = Supervisor(crew, table, log_max_bytes=2**20)
+            supervisor = Supervisor(crew, table, log_max_bytes=2**20, keeper=keeper)
             nursery.start_soon(supervisor.run_timer)
             yield supervisor
             supervisor.leave(hurry=True)

@@ -11,7 +11,7 @@ import trio
 from stoker.builtin.runtimes import Remote
 from stoker.builtin.schedulers import Unmanaged
 from stoker.core import events as e
-from stoker.model import Activity, EngineLoad, EngineSpec, Origin
+from stoker.model import Activity, EngineLoad, EngineRun, EngineSpec, Origin
 from stoker.supervise.incarnation import Incarnation
 from stoker.supervise.placing import Placer
 
@@ -39,6 +39,9 @@ class Surroundings:
         raise NotImplementedError
 
     def mark_of(self, engine_id: str, incarnation: int) -> str:
+        raise NotImplementedError
+
+    async def keep(self, run: EngineRun) -> None:
         raise NotImplementedError
 
 

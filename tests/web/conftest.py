@@ -43,6 +43,7 @@ from stoker.model import (
 )
 from stoker.settings import GatewaySettings
 from stoker.supervise.crew import Crew, Dispatch
+from stoker.supervise.keeping import Keeper
 from stoker.supervise.supervisor import Supervisor
 from stoker.web.app import WebApp, create_app
 from stoker.web.server import serve
@@ -233,8 +234,13 @@ async def world(tmp_path: Path, settings: GatewaySettings, nursery: trio.Nursery
         traffic=table,
         client=nothing,
         nursery=nursery,
+        keep=nothing,
     )
-    supervisor = PlayedSupervisor(crew, table, log_max_bytes=1)
+
+    async def save_nothing(engines: object) -> None:
+        """Nobody asks for it."""
+
+    supervisor = PlayedSupervisor(crew, table, log_max_bytes=1, keeper=Keeper(save_nothing))
     operations = PlayedOperations()
     async with AsyncExitStack() as stack:
         plane = await stack.enter_async_context(idle_plane(table, settings))

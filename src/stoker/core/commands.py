@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from stoker.model import EngineSpec, Origin
+from stoker.model import EngineRun, EngineSpec, Origin
 
 
 @attrs.frozen
@@ -15,6 +15,17 @@ class Launch:
     incarnation: int
     spec: EngineSpec
     origin: Origin
+
+
+@attrs.frozen
+class Adopt:
+    """Start the task that probes this incarnation, whose process runs already, and at last stops it."""
+
+    engine_id: str
+    incarnation: int
+    spec: EngineSpec
+    origin: Origin
+    run: EngineRun
 
 
 @attrs.frozen
@@ -42,4 +53,4 @@ class ProbeNow:
     incarnation: int
 
 
-Command = Launch | AwaitIdle | StopProcess | ProbeNow
+Command = Launch | Adopt | AwaitIdle | StopProcess | ProbeNow

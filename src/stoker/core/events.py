@@ -6,7 +6,7 @@ import enum
 
 import attrs
 
-from stoker.model import EngineSpec, ExitStatus, Origin
+from stoker.model import EngineRun, EngineSpec, ExitStatus, Origin
 
 
 class AfterStop(enum.Enum):
@@ -45,6 +45,25 @@ class StartRequested:
     engine_id: str
     spec: EngineSpec
     origin: Origin = Origin.MANAGED
+
+
+@attrs.frozen
+class EngineAdopted:
+    """An earlier Stoker started it, and its process ``run`` still lives at ``endpoint``."""
+
+    engine_id: str
+    spec: EngineSpec
+    run: EngineRun
+    endpoint: Endpoint
+
+
+@attrs.frozen
+class EngineKept:
+    """It was stopped when an earlier Stoker ended, and so it stays."""
+
+    engine_id: str
+    spec: EngineSpec
+    origin: Origin
 
 
 @attrs.frozen
@@ -204,6 +223,8 @@ class TimePassed:
 
 Event = (
     StartRequested
+    | EngineAdopted
+    | EngineKept
     | StopRequested
     | SpecUpdated
     | LaunchDelayed

@@ -34,7 +34,7 @@ def probe_failed(fleet: Fleet, engine: Engine, event: e.ProbeFailed, now: float)
         if engine.origin is Origin.REGISTERED and waiting.consecutive_failures >= engine.spec.probe_failures:
             return fail(fleet, waiting, Trigger.START_TIMED_OUT, event.error, now)
         return waiting, NO_COMMANDS
-    if engine.state is S.ERROR and engine.origin is Origin.MANAGED:
+    if engine.state is S.ERROR and engine.origin is not Origin.REGISTERED:
         return engine, NO_COMMANDS  # a probe that was under way when it failed; why it failed is known better
     failing = attrs.evolve(engine, consecutive_failures=engine.consecutive_failures + 1, last_error=event.error)
     if engine.state is not S.READY or failing.consecutive_failures < engine.spec.probe_failures:

@@ -1,8 +1,9 @@
 """The fleet and its step function: ``step(fleet, event, now) -> (fleet, commands)``.
 
-What happens to one engine is decided beside this module, in :mod:`~stoker.core.starting`, :mod:`~stoker.core.failing`,
-:mod:`~stoker.core.stopping` and :mod:`~stoker.core.resting`, as functions of what it is and what happened. A state
-changes only by :func:`stoker.core.states.next_state`; the rest of an :class:`Engine` is the detail beside the state.
+What happens to one engine is decided beside this module, in :mod:`~stoker.core.returning`,
+:mod:`~stoker.core.starting`, :mod:`~stoker.core.failing`, :mod:`~stoker.core.stopping` and :mod:`~stoker.core.resting`,
+as functions of what it is and what happened. A state changes only by :func:`stoker.core.states.next_state`; the rest
+of an :class:`Engine` is the detail beside the state.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from stoker.core.failing import fail, probe_failed, probe_succeeded, process_exi
 from stoker.core.launching import launch
 from stoker.core.outcome import NO_COMMANDS, Commands, Outcome
 from stoker.core.resting import adapters_changed, sleep_changed, sleep_wanted
+from stoker.core.returning import adopted, kept
 from stoker.core.starting import delayed, launch_failed, launched, resumed, start, updated
 from stoker.core.states import Trigger
 from stoker.core.stopping import become_idle, process_stopped, stop, stop_process
@@ -36,6 +38,11 @@ def step(fleet: Fleet, event: e.Event, now: float) -> tuple[Fleet, Commands]:
     engine = fleet.get(event.engine_id)
     if isinstance(event, e.StartRequested):
         return _put(fleet, event.engine_id, start(fleet, engine, event, now))
+    if isinstance(event, e.EngineAdopted | e.EngineKept):
+        if engine is not None:
+            raise IllegalTransition(f"{type(event).__name__} for {event.engine_id!r}, which is in the fleet already")
+        taken_back = adopted(event, now) if isinstance(event, e.EngineAdopted) else kept(event, now)
+        return _put(fleet, event.engine_id, taken_back)
     if engine is None:
         if isinstance(event, e.StopRequested | e.SpecUpdated):
             raise IllegalTransition(f"{type(event).__name__} for {event.engine_id!r}, which is not in the fleet")

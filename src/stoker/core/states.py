@@ -20,6 +20,8 @@ class Trigger(enum.Enum):
 
     START_REQUESTED = "start requested"
     REGISTERED = "registered"
+    ADOPTED = "adopted"
+    KEPT = "kept as stopped"
     PROBE_SUCCEEDED = "probe succeeded"
     START_TIMED_OUT = "start-up time-out"
     LAUNCH_FAILED = "spawn failure"
@@ -36,6 +38,8 @@ TRANSITIONS: Mapping[tuple[EngineState | None, Trigger], EngineState] = MappingP
     {
         (None, _T.START_REQUESTED): _S.STARTING,
         (None, _T.REGISTERED): _S.STARTING,
+        (None, _T.ADOPTED): _S.STARTING,
+        (None, _T.KEPT): _S.STOPPED,
         (_S.STARTING, _T.PROBE_SUCCEEDED): _S.READY,
         (_S.STARTING, _T.START_TIMED_OUT): _S.ERROR,
         (_S.STARTING, _T.LAUNCH_FAILED): _S.ERROR,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from stoker.contracts import EngineRuntime
 from stoker.core import commands as c
 from stoker.core import events as e
 from stoker.home import Home
-from stoker.model import Activity, EngineLoad, EngineSpec
+from stoker.model import Activity, EngineLoad, EngineRun, EngineSpec
 from stoker.supervise.incarnation import Incarnation
 from stoker.supervise.placing import Placer
 
@@ -41,7 +41,8 @@ class Traffic(Protocol):
 class Crew:
     """The tasks of all incarnations, as children of one nursery.
 
-    ``run_id`` tells this run of the supervisor from others, in the marker that every engine carries.
+    ``run_id`` tells this run of the supervisor from others, in the marker that every engine carries. ``keep`` keeps
+    what runs beyond our own end.
     """
 
     home: Home
@@ -51,14 +52,16 @@ class Crew:
     traffic: Traffic
     client: httpx2.AsyncClient
     nursery: trio.Nursery
+    keep: Callable[[EngineRun], Awaitable[None]]
     _incarnations: dict[tuple[str, int], Incarnation] = attrs.field(factory=dict)
 
     def execute(self, command: c.Command, dispatch: Dispatch) -> None:
         """Start what ``command`` wants done; what comes of it is dispatched later, from a task."""
         key = (command.engine_id, command.incarnation)
-        if isinstance(command, c.Launch):
+        if isinstance(command, c.Launch | c.Adopt):
             runtime = self.runtimes[command.spec.runtime]
-            incarnation = Incarnation(*key, command.spec, command.origin, runtime, self, dispatch)
+            found = command.run if isinstance(command, c.Adopt) else None
+            incarnation = Incarnation(*key, command.spec, command.origin, runtime, self, dispatch, found)
             self._incarnations[key] = incarnation
             self.nursery.start_soon(self._live, key, incarnation)
         elif isinstance(command, c.StopProcess):

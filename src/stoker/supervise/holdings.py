@@ -51,6 +51,15 @@ class Holdings:
         promised = {gpu.uuid: needs.get(gpu.uuid) for gpu in gpus}
         self._holds[engine_id] = _Hold(spec, promised, {gpu.uuid: gpu.memory_used for gpu in gpus})
 
+    def take_back(self, engine_id: str, spec: EngineSpec, promised: Mapping[str, int | None]) -> None:
+        """The engine runs on its GPUs already. How full these were before it came is not known any more."""
+        self._holds[engine_id] = _Hold(spec, promised, dict.fromkeys(promised, 0), measured=True, starting=False)
+
+    def promised(self, engine_id: str) -> Mapping[str, int | None]:
+        """What the engine was promised of each of its GPUs."""
+        hold = self._holds.get(engine_id)
+        return {} if hold is None else dict(hold.promised)
+
     def give_back(self, engine_id: str) -> bool:
         """The engine is gone. Whether it held anything."""
         gone = self._holds.pop(engine_id, None)

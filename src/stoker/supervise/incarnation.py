@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import socket
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import attrs
@@ -16,22 +13,19 @@ import trio
 from stoker.contracts import EngineRuntime
 from stoker.core import events as e
 from stoker.core.liveness import Verdict
-from stoker.errors import LaunchError, PermanentLaunchError, StokerError
-from stoker.model import Activity, EngineLoad, EngineSpec, LaunchPlan, Origin, Placement
+from stoker.errors import PermanentLaunchError, StokerError
+from stoker.model import Activity, EngineLoad, EngineRun, EngineSpec, LaunchPlan, Origin, Placement
 from stoker.supervise import logs, probe
 from stoker.supervise.calls import Caller
 from stoker.supervise.errands import Errands
-from stoker.supervise.placing import Placer
-from stoker.supervise.planning import make_plan
-from stoker.supervise.process import EngineProcess, spawn
+from stoker.supervise.launching import Around, Running, go_on_with, launch, make_plan_in_time
+from stoker.supervise.process import EngineProcess
 
 STARTING_PROBE_SECONDS = 0.25
 SUSPECTED_PROBE_SECONDS = 0.5  # between probes that somebody asks for: one hiccup must not count as three
-PLAN_SECONDS = 60.0  # a plan may look at a disk that is far away
-CRASH_GRACE_SECONDS = 2.0  # for engines of a supervisor that is itself coming down
 
 
-class Surroundings(Protocol):
+class Surroundings(Around, Protocol):
     """What an incarnation needs besides its spec and its runtime."""
 
     @property
@@ -40,21 +34,8 @@ class Surroundings(Protocol):
         ...
 
     @property
-    def placer(self) -> Placer:
-        """Gives it GPUs and an interpreter."""
-        ...
-
-    @property
     def traffic(self) -> Watched:
         """What the data plane sees of it."""
-        ...
-
-    def log_of(self, engine_id: str) -> Path:
-        """Its log file."""
-        ...
-
-    def mark_of(self, engine_id: str, incarnation: int) -> str:
-        """The marker for its environment."""
         ...
 
 
@@ -74,8 +55,9 @@ class Watched(Protocol):
 class Incarnation:
     """One run of an engine. :meth:`run` is its task; the other methods may be called at any time, in any order.
 
-    ``spec`` may be replaced by one that needs no restart. ``errands`` are what its engine is told, and ``doubtful`` the
-    adapters of which nobody knows whether it has them, since it did not say what became of a call.
+    ``spec`` may be replaced by one that needs no restart. ``found`` is a run of an earlier Stoker, to be gone on with.
+    ``errands`` are what its engine is told, and ``doubtful`` the adapters of which nobody knows whether it has them,
+    since it did not say what became of a call.
     """
 
     engine_id: str
@@ -85,16 +67,15 @@ class Incarnation:
     runtime: EngineRuntime
     around: Surroundings
     dispatch: Callable[[e.Event], None]
+    found: EngineRun | None = None
     errands: Errands = attrs.field(factory=Errands)
     doubtful: set[str] = attrs.field(factory=set)
     _starting: bool = True
-    _process: EngineProcess | None = None
-    _plan_made: LaunchPlan | None = None
+    _running: Running | None = None
     _rests: int = 0
     _preparing: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _delayed: bool = False
     _ready: trio.Event = attrs.field(factory=trio.Event)
-    _log_start: int = 0
     _grace_seconds: float | None = None
     _stop_asked: trio.Event = attrs.field(factory=trio.Event)
     _probe_asked: trio.Event = attrs.field(factory=trio.Event)
@@ -104,8 +85,8 @@ class Incarnation:
         self._grace_seconds = grace_seconds
         self._stop_asked.set()
         self._preparing.cancel()
-        if self._process is not None:
-            self._process.hurry(grace_seconds)
+        if self._running is not None and self._running.process is not None:
+            self._running.process.hurry(grace_seconds)
 
     def ask_to_probe(self) -> None:
         """Probe at once, or half a second after the last time."""
@@ -114,13 +95,13 @@ class Incarnation:
     @property
     def plan(self) -> LaunchPlan | None:
         """How it was started; None until it is."""
-        return self._plan_made
+        return None if self._running is None else self._running.plan
 
     @property
     def caller(self) -> Caller:
-        """For calls to it, once it is planned."""
-        assert self._plan_made is not None
-        return Caller(self.engine_id, self.around.client, self._plan_made.base_url, self._headers())
+        """For calls to it, once it runs."""
+        assert self._running is not None
+        return Caller(self.engine_id, self.around.client, self._running.plan.base_url, self._headers())
 
     async def rest(self, path: str, *, asleep: bool) -> None:
         """Put it to sleep, or wake it, by a call of ``path``. Raises what :meth:`Caller.post` does."""
@@ -129,28 +110,46 @@ class Incarnation:
         self.dispatch(e.SleepChanged(self.engine_id, self.number, asleep))
 
     async def run(self) -> None:
-        """Live this incarnation, and dispatch what happens in it. Cancelled, it still leaves no process behind."""
-        placement = Placement()
+        """Live this incarnation, and dispatch what happens in it.
+
+        Cancelled, it leaves its process running, for a later Stoker to go on with, unless it was asked to stop. So
+        whatever ends us costs no engine.
+        """
         note = ""
         try:
-            plan: LaunchPlan | None = None
             try:
-                with self._preparing:
-                    placement = await self._place()
-                    plan, port = await self._plan(placement)
-                if plan is not None and not self._stop_asked.is_set():
-                    await self._launch(plan, placement, port)
+                await self._begin()
             except (StokerError, OSError, httpx2.InvalidURL) as error:  # a full disk must not cost the other engines
                 retryable = not isinstance(error, PermanentLaunchError)
                 self.dispatch(e.LaunchFailed(self.engine_id, self.number, str(error), retryable))
                 return
-            if plan is not None and not self._stop_asked.is_set():
-                await self._watch(plan)
+            if self._running is not None and not self._stop_asked.is_set():
+                await self._watch(self._running)
         finally:
-            with trio.CancelScope(shield=True):
-                note = await self._stop(placement)
+            if self._stop_asked.is_set():
+                with trio.CancelScope(shield=True):
+                    note = await self._stop()
+            elif self._running is not None and self._running.process is not None:
+                self._running.process.let_go()
             self.around.placer.release(self.engine_id)
         self.dispatch(e.ProcessStopped(self.engine_id, self.number, note))
+
+    async def _begin(self) -> None:
+        """Have it running, unless a stop came first."""
+        if self.found is not None:
+            self._running = await go_on_with(self.found, self.spec, self.around)
+            return
+        prepared: tuple[Placement, LaunchPlan, int] | None = None
+        with self._preparing:
+            placement = await self._place()
+            prepared = (placement, *await make_plan_in_time(self.runtime, self.spec, placement))
+        if prepared is None or self._stop_asked.is_set():
+            return
+        placement, plan, port = prepared
+        with trio.CancelScope(shield=True):  # once it is spawned, somebody has to know of it
+            running = await launch(self.engine_id, self.number, self.spec, plan, placement, port, self.around)
+            self._running = running
+        self.dispatch(e.Launched(self.engine_id, self.number, running.endpoint))
 
     async def _place(self) -> Placement:
         placement = await self.around.placer.place(
@@ -164,64 +163,11 @@ class Incarnation:
         self._delayed = True
         self.dispatch(e.LaunchDelayed(self.engine_id, self.number, reason, refused))
 
-    async def _plan(self, placement: Placement) -> tuple[LaunchPlan, int]:
-        """How to start it. A runtime that takes long holds up nobody else, and no stop."""
-        port = free_port(placement.host, self.spec.port or 0)
-        plan = None
-        with trio.move_on_after(PLAN_SECONDS):
-            plan = await trio.to_thread.run_sync(
-                make_plan,
-                self.runtime,
-                self.spec,
-                placement,
-                port,
-                abandon_on_cancel=True,
-                limiter=trio.CapacityLimiter(1),  # one that hangs takes no thread that Stoker needs
-            )
-        if plan is None:
-            raise PermanentLaunchError(f"runtime {self.spec.runtime!r} did not plan it within {PLAN_SECONDS:g} s")
-        return plan, port
-
-    async def _launch(self, plan: LaunchPlan, placement: Placement, port: int) -> None:
-        if plan.argv:
-            log = self.around.log_of(self.engine_id)
-            heading = f"--- stoker: {self.engine_id}, incarnation {self.number}: {' '.join(plan.argv)}"
-            self._log_start = await trio.to_thread.run_sync(logs.append_line, log, heading)
-            mark = self.around.mark_of(self.engine_id, self.number)
-            env = {"PYTHONUNBUFFERED": "1", **_inherited_environment(), **plan.env, **self.spec.env}
-            cwd = self.spec.cwd or plan.cwd
-            self._process = await trio.to_thread.run_sync(self._spawn, plan.argv, env, cwd, log, mark)
-            self.around.placer.launched(self.engine_id, self._process.pid, mark)
-        self._plan_made = plan
-        self.dispatch(e.Launched(self.engine_id, self.number, self._endpoint(plan, port, placement)))
-
-    def _spawn(
-        self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None, log: Path, mark: str
-    ) -> EngineProcess:
-        try:
-            return spawn(argv, env, cwd, log, mark)
-        except LaunchError as error:
-            who = f"the command that runtime {self.spec.runtime!r} has for engine {self.engine_id!r}"
-            raise type(error)(f"{who} can't be run: {error}") from error
-
-    def _endpoint(self, plan: LaunchPlan, port: int, placement: Placement) -> e.Endpoint:
-        if self._process is None:
-            url = httpx2.URL(plan.base_url)
-            return e.Endpoint(base_url=plan.base_url, host=url.host, port=url.port, names=plan.names)
-        return e.Endpoint(
-            base_url=plan.base_url,
-            host=placement.host,
-            port=port,
-            pid=self._process.pid,
-            gpus=placement.gpus,
-            names=plan.names,
-        )
-
-    async def _watch(self, plan: LaunchPlan) -> None:
+    async def _watch(self, running: Running) -> None:
         async with trio.open_nursery() as nursery:
-            if self._process is not None:
-                nursery.start_soon(self._report_exit, self._process)
-            prober = self._prober(plan)
+            if running.process is not None:
+                nursery.start_soon(self._report_exit, running.process, running.log_start)
+            prober = self._prober(running.plan)
             nursery.start_soon(self._probe_for_ever, prober)
             nursery.start_soon(self._tell_load, prober)
             nursery.start_soon(self._measure)
@@ -232,11 +178,11 @@ class Incarnation:
         await self._ready.wait()
         await self.around.placer.keep_measured(self.engine_id)
 
-    async def _report_exit(self, process: EngineProcess) -> None:
+    async def _report_exit(self, process: EngineProcess, log_start: int) -> None:
         status = await process.wait()
         log = self.around.log_of(self.engine_id)
         try:
-            text = await trio.to_thread.run_sync(lambda: logs.tail(log, since=self._log_start))
+            text = await trio.to_thread.run_sync(lambda: logs.tail(log, since=log_start))
         except OSError as error:
             text = f"(its log can't be read: {error})"
         self.dispatch(e.ProcessExited(self.engine_id, self.number, status, logs.excerpt(text)))
@@ -272,7 +218,7 @@ class Incarnation:
             self._report_probe(result)
             if result.asleep is not None and rests == self._rests:  # else it may speak of how it was before
                 self.dispatch(e.SleepChanged(self.engine_id, self.number, result.asleep))
-            quick = self._starting and self.origin is Origin.MANAGED
+            quick = self._starting and self.origin is not Origin.REGISTERED
             pause = STARTING_PROBE_SECONDS if quick else self.spec.probe_interval_seconds
             with trio.move_on_after(pause):
                 await self._probe_asked.wait()
@@ -294,37 +240,15 @@ class Incarnation:
         elif result.verdict is Verdict.FAILED:
             self.dispatch(e.ProbeFailed(self.engine_id, self.number, result.error))
 
-    async def _stop(self, placement: Placement) -> str:
-        if self._process is None:
+    async def _stop(self) -> str:
+        process = None if self._running is None else self._running.process
+        if self._running is None or process is None:
             return ""
-        grace = CRASH_GRACE_SECONDS if self._grace_seconds is None else self._grace_seconds
-        notes = [await self._process.stop(grace)]
-        if self._stop_asked.is_set() and self._process.status is not None:
-            self.dispatch(e.ProcessExited(self.engine_id, self.number, self._process.status))
-        if placement.gpus and self._grace_seconds != 0:  # whoever hurries does not wait for memory either
-            notes.append(await self.around.placer.memory_back(placement.gpus, self._process.seen))
+        assert self._grace_seconds is not None
+        notes = [await process.stop(self._grace_seconds)]
+        if process.status is not None:
+            self.dispatch(e.ProcessExited(self.engine_id, self.number, process.status))
+        gpus = self._running.placement.gpus
+        if gpus and self._grace_seconds != 0:  # whoever hurries does not wait for memory either
+            notes.append(await self.around.placer.memory_back(gpus, process.seen))
         return "; ".join(filter(None, notes))
-
-
-def free_port(host: str, wanted: int = 0) -> int:
-    """A TCP port that nobody listens on at this moment: the ``wanted`` one, or any (0).
-
-    Raises :class:`LaunchError` where somebody listens there: the readiness probe would take him for the engine.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe_socket:
-        if wanted:  # what its last bearer left in TIME_WAIT is no obstacle
-            probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe_socket.bind((host, wanted))
-        except OSError as error:
-            if not wanted or error.errno != errno.EADDRINUSE:
-                raise
-            raise LaunchError(f"port {wanted} is in use; stop what listens there, or choose another port") from error
-        port: int = probe_socket.getsockname()[1]
-        return port
-
-
-def _inherited_environment() -> Mapping[str, str]:
-    """Our own environment, less what is ours alone."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("STOKER_")}

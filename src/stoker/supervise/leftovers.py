@@ -1,13 +1,14 @@
-"""Engines of an earlier run that nobody watches any more: found by their marker, and ended before new ones start.
+"""Processes of an earlier run that nobody goes on with: found by their marker, and ended before new engines start.
 
-A supervisor that was killed leaves its engines running, by design. Until they can be adopted, they only hold memory
-and GPUs that the next run wants. Only processes marked with this very home are touched; the home's lock makes sure
-that no living supervisor owns them.
+A supervisor that was killed leaves its engines running, by design, and the next one adopts them. What it can't adopt
+(what is left of an engine whose first process died, or was being stopped) only holds memory and GPUs that others want.
+Only processes marked with this very home are touched; the home's lock makes sure that no living supervisor owns them.
 """
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Collection
 
 import attrs
 import trio
@@ -26,8 +27,8 @@ class Leftovers:
     remaining: tuple[int, ...]
 
 
-async def end_leftovers(home_digest: str) -> Leftovers:
-    """End every process that carries the marker of this home: SIGTERM, five seconds, SIGKILL."""
+async def end_leftovers(home_digest: str, spared: Collection[str] = ()) -> Leftovers:
+    """End every process with the marker of this home, but for those ``spared``: SIGTERM, five seconds, SIGKILL."""
     if not proctable.HAS_PROC:
         return Leftovers((), ())
     prefix = f"{home_digest}:"
@@ -35,7 +36,7 @@ async def end_leftovers(home_digest: str) -> Leftovers:
 
     def scan() -> list[proctable.ProcessEntry]:
         # Whoever was found once is watched to its end: those that showed the way to it may end before it does.
-        for entry in proctable.members(None, lambda mark: mark.startswith(prefix)):
+        for entry in proctable.members(None, lambda mark: mark.startswith(prefix) and mark not in spared):
             found[entry.pid, entry.started] = entry
         return proctable.still_there(found.values())
 

@@ -100,6 +100,15 @@ class Placer:
                     await changed.wait()
                     look_newer_than = trio.current_time()
 
+    def promised(self, engine_id: str) -> Mapping[str, int | None]:
+        """What the engine was promised of each of its GPUs, by UUID (None: all of it)."""
+        return self._holdings.promised(engine_id)
+
+    def take_back(self, engine_id: str, spec: EngineSpec, promised: Mapping[str, int | None]) -> None:
+        """An engine of an earlier Stoker holds these GPUs already. Call it before anybody is placed."""
+        if promised:
+            self._holdings.take_back(engine_id, spec, promised)
+
     def launched(self, engine_id: str, session: int, mark: str) -> None:
         """The engine's processes are known by this session and this marker."""
         self._sessions[session] = engine_id

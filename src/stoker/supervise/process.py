@@ -29,11 +29,16 @@ UNKILLABLE_SECONDS = 30.0  # a process in uninterruptible sleep can't be waited 
 
 @attrs.define(eq=False)
 class EngineProcess:
-    """A running process tree. Made by :func:`spawn`; whoever made it calls :meth:`stop` in the end."""
+    """A running process tree. ``started`` is in clock ticks since boot, and 0 where that can't be known.
+
+    Made by :func:`spawn`, or by :func:`adopt`. Whoever made it calls :meth:`stop` in the end, or leaves it to a later
+    Stoker.
+    """
 
     pid: int
     mark: str
-    _popen: subprocess.Popen[bytes]
+    started: int
+    _popen: subprocess.Popen[bytes] | None
     _status: ExitStatus | None = None
     _grace: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _seen: set[int] = attrs.field(factory=set)
@@ -52,6 +57,7 @@ class EngineProcess:
 
     async def wait(self) -> ExitStatus:
         """Wait until the first process of the tree ends, and say how. Cancelling stops only the waiting."""
+        self._reap()
         while self._status is None:
             handle = self._open_pidfd()
             if handle is None:
@@ -62,11 +68,15 @@ class EngineProcess:
         return self._status
 
     def _open_pidfd(self) -> int | None:
-        """None where there are none (macOS) or none are left."""
+        """None where there are none (macOS), none are left, or it is gone."""
         try:
-            return os.pidfd_open(self.pid)  # not yet reaped, so the pid is still its own
+            handle = os.pidfd_open(self.pid)
         except (AttributeError, OSError):
             return None
+        if self._popen is None and not self._is_itself():  # a child of ours keeps its pid until it is reaped
+            os.close(handle)
+            return None
+        return handle
 
     async def _wait_by_pidfd(self, handle: int) -> None:
         try:
@@ -75,9 +85,35 @@ class EngineProcess:
             os.close(handle)
 
     def _reap(self) -> None:
+        if self._status is not None:
+            return
+        if self._popen is None:
+            self._reap_adopted()
+            return
         code = self._popen.poll()
         if code is not None:
-            self._status = ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code)
+            self._status = _status_of(code)
+
+    def _reap_adopted(self) -> None:
+        """One whose Stoker became another program is still a child; of any other it can only be seen that it ended."""
+        try:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            if not self._is_itself():
+                self._status = ExitStatus()
+        else:
+            if pid:
+                self._status = _status_of(os.waitstatus_to_exitcode(status))
+
+    def _is_itself(self) -> bool:
+        """Whether its pid is not another's by now."""
+        entry = proctable.read_entry(self.pid)
+        return entry is not None and entry.started == self.started and not entry.gone
+
+    def let_go(self) -> None:
+        """It outlives us: nobody is to warn of a child that was not waited for."""
+        if self._popen is not None:
+            self._popen.returncode = 0
 
     def hurry(self, grace_seconds: float) -> None:
         """Let a :meth:`stop` that is under way come to SIGKILL sooner; never later."""
@@ -123,6 +159,7 @@ class EngineProcess:
         return f"could not be killed within {UNKILLABLE_SECONDS:g} s: {pids}"
 
     async def _signal(self, number: signal.Signals) -> None:
+        self._reap()
         if self._status is None:  # until it is reaped, the leader's pid names this group and no other
             proctable.signal_group(self.pid, number)
         else:
@@ -175,4 +212,14 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], cwd: str | None, log: Pat
         raise LaunchError(f"{argv[0]!r} can't be started: {error}") from error
     finally:
         os.close(output)
-    return EngineProcess(popen.pid, mark, popen)
+    entry = proctable.read_entry(popen.pid) if proctable.HAS_PROC else None
+    return EngineProcess(popen.pid, mark, 0 if entry is None else entry.started, popen)
+
+
+def adopt(pid: int, started: int, mark: str) -> EngineProcess:
+    """The process tree that an earlier Stoker started, and that :mod:`~stoker.supervise.adoption` found again."""
+    return EngineProcess(pid, mark, started, None)
+
+
+def _status_of(code: int) -> ExitStatus:
+    return ExitStatus(signal=-code) if code < 0 else ExitStatus(code=code)

@@ -51,6 +51,14 @@ def read_entry(pid: int) -> ProcessEntry | None:
     )
 
 
+def boot_id() -> str:
+    """What tells this boot of the machine from others; empty where the system has none."""
+    try:
+        return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
 def process_table() -> list[ProcessEntry]:
     """Every process there is, zombies too."""
     pids = [int(name) for name in os.listdir(PROC) if name.isdigit()]  # noqa: PTH208 - a tenth of iterdir's cost

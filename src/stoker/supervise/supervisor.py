@@ -18,11 +18,13 @@ from stoker.core.describe import backend_of, describe
 from stoker.core.engine import Engine, Fleet, Phase
 from stoker.core.naming import expand, free_id, is_engine_id
 from stoker.errors import ConfigError, ConflictError, Mistake, NotFoundError, PluginError
-from stoker.model import Backend, EngineInfo, EngineSpec, EngineState, Origin
+from stoker.model import Backend, EngineInfo, EngineRun, EngineSpec, EngineState, Origin
 from stoker.supervise import crew, logs
 from stoker.supervise.boundary import told
 from stoker.supervise.changes import Bulletin, Change, is_visible, log_change
 from stoker.supervise.dispatcher import Dispatcher
+from stoker.supervise.keeping import Keeper
+from stoker.supervise.launching import endpoint_of
 from stoker.supervise.tending import Tending
 
 log = logging.getLogger("stoker.supervise")
@@ -52,6 +54,7 @@ class Supervisor:
     crew: crew.Crew
     traffic: Traffic
     log_max_bytes: int
+    keeper: Keeper
     observe: Observe | None = None
     leaving: bool = attrs.field(default=False, init=False)
     tending: Tending = attrs.field(init=False)
@@ -141,6 +144,18 @@ class Supervisor:
         self._dispatch(e.StartRequested(engine_id, spec, Origin.REGISTERED))
         return engine_id
 
+    def adopt(self, spec: EngineSpec, run: EngineRun) -> None:
+        """Go on with the process that an earlier Stoker started. Raises what :meth:`start` does."""
+        self.check_names(spec)
+        self._paths[run.engine_id] = self.check(spec)
+        self.keeper.found(run)
+        self._dispatch(e.EngineAdopted(run.engine_id, spec, run, endpoint_of(run)))
+
+    def keep_stopped(self, engine_id: str, spec: EngineSpec, origin: Origin) -> None:
+        """List an engine that was stopped when an earlier Stoker ended. Raises what :meth:`start` does."""
+        self._paths[engine_id] = self.check(spec)
+        self._dispatch(e.EngineKept(engine_id, spec, origin))
+
     def stop(self, engine_id: str, *, drain_timeout_seconds: float | None = None, forget: bool = False) -> None:
         """Drain (for the spec's own time, unless told), then stop. ``forget`` removes it from the list in the end.
 
@@ -172,10 +187,16 @@ class Supervisor:
 
     def leave(self, *, hurry: bool = False) -> None:
         """Stop every engine, drained or (``hurry``) killed at once, and start none any more."""
+        self.keeper.freeze_wishes(and_start_what_is_configured=True)
         self.leaving = True
         for engine in list(self._fleet.engines.values()):
             drain, grace = (0.0, 0.0) if hurry else (engine.spec.drain_timeout_seconds, engine.spec.stop_grace_seconds)
             self._dispatch(e.StopRequested(engine.engine_id, drain, grace))
+
+    def leave_running(self) -> None:
+        """Start nothing any more. What runs is left to a later Stoker when the tasks are cancelled."""
+        self.keeper.freeze_wishes()
+        self.leaving = True
 
     def suspect(self, engine_id: str, incarnation: int, error: str) -> None:
         """The data plane saw it fail; look at once. May be called from anywhere on the loop, also inside a step."""
@@ -335,6 +356,7 @@ class Supervisor:
         self.traffic.update([self._backend(engine) for engine in self._fleet.engines.values()])
         self._changed.set()
         self._changed = trio.Event()
+        self.keeper.fleet_changed(self._fleet)
         log_change(before, after)
         then, now = (None if engine is None else self._describe(engine) for engine in (before, after))
         self._bulletin.publish(Change(then, now, time.time()))

@@ -1,0 +1,213 @@
+"""Stoker's own end costs no engine: whoever comes next finds them, and goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from stoker.home import Home
+from stoker.supervise import proctable
+from stoker.testing.engines import fake_engine_env
+from tests.e2e.running import Program, running, until
+
+KILLS = 100 if os.environ.get("STOKER_SOAK") else 10
+SERVER = [sys.executable, "-m", "stoker.testing.fake_engine", "--host", "{host}", "--port", "{port}"]
+
+
+def engine(label: str, *faults: str, **more: object) -> str:
+    fields = {
+        "model": label,
+        "label": label,
+        "runtime": "command",
+        "command": [*SERVER, "--model", "{model}", *faults],
+        "stop_grace_seconds": 1,
+        "probe_interval_seconds": 0.2,
+        **more,
+    }
+    lines = [f"{name} = {json.dumps(value)}" for name, value in fields.items()]
+    path = json.dumps(fake_engine_env()["PYTHONPATH"])
+    return "\n".join(["[[engine]]", *lines, f"env = {{ PYTHONPATH = {path} }}", ""])
+
+
+def write(folder: Path, *engines: str) -> str:
+    file = folder / "stoker.toml"
+    file.write_text('[gateway]\nlisten = "127.0.0.1:0"\nqueue_seconds = 20\n' + "".join(engines))
+    return str(file)
+
+
+def by_id(program: Program) -> Mapping[str, Mapping[str, Any]]:
+    return {info["engine_id"]: info for info in program.engines()}
+
+
+def pids(program: Program) -> Mapping[str, int]:
+    return {engine_id: info["pid"] for engine_id, info in by_id(program).items()}
+
+
+def kill(program: Program) -> None:
+    program.signal(signal.SIGKILL)
+    program.process.wait()
+
+
+def chat(program: Program, model: str) -> httpx2.Response:
+    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}
+    return httpx2.post(f"{program.url}/v1/chat/completions", json=body, timeout=60)
+
+
+def test_engines_of_a_killed_stoker_are_found_again_and_serve_without_a_reload(
+    pyz: Path, stoker_home: Home, tmp_path: Path
+) -> None:
+    config = write(tmp_path, engine("one"), engine("two"))
+    with running(pyz, stoker_home, "up", "-c", config) as first:
+        first.wait_until_ready(2)
+        by_hand = {"model": "three", "engine_id": "three", "runtime": "command", "command": SERVER}
+        spec = {**by_hand, "env": dict(fake_engine_env()), "args": ["--model", "three"]}
+        assert first.manage("POST", "/engines/start", spec).status_code == httpx2.codes.ACCEPTED
+        first.wait_until_ready(3)
+        before = pids(first)
+        kill(first)
+        with running(pyz, stoker_home, "up", "-c", config) as second:
+            second.wait_until_ready(3)
+            after = by_id(second)
+            assert {engine_id: info["pid"] for engine_id, info in after.items()} == before
+            assert {info["origin"] for info in after.values()} == {"adopted"}
+            assert {info["restarts"] for info in after.values()} == {0}
+            for model in ("one", "two", "three"):
+                assert chat(second, model).status_code == httpx2.codes.OK
+            os.kill(before["one"], signal.SIGKILL)
+            until(lambda: by_id(second)["one"]["restarts"] == 1, "one that dies is seen to die, and started anew")
+            second.wait_until_ready(3)
+            assert by_id(second)["one"]["origin"] == "managed"
+            second.signal(signal.SIGINT)
+            assert second.wait() == 0
+            assert not second.processes(), "what was adopted is stopped as what was started"
+
+
+def test_an_engine_that_died_with_its_stoker_is_started_anew_and_its_orphans_are_ended(
+    pyz: Path, stoker_home: Home, tmp_path: Path
+) -> None:
+    config = write(tmp_path, engine("one", "--setsid-grandchild"), engine("two"))
+    with running(pyz, stoker_home, "up", "-c", config) as first:
+        first.wait_until_ready(2)
+        before = pids(first)
+        old = [entry for entry in first.processes() if before["two"] not in (entry.pid, entry.session)]
+        assert len(old) > 1
+        kill(first)
+        os.kill(before["one"], signal.SIGKILL)
+        with running(pyz, stoker_home, "up", "-c", config) as second:
+            second.wait_until_ready(2)
+            after = by_id(second)
+            assert after["two"]["pid"] == before["two"]
+            assert after["one"]["pid"] != before["one"]
+            assert after["one"]["origin"] == "managed"
+            assert not proctable.still_there(old)
+
+
+def test_what_the_configuration_wants_otherwise_by_now_is_changed(pyz: Path, stoker_home: Home, tmp_path: Path) -> None:
+    config = write(tmp_path, engine("same"), engine("limit"), engine("args"), engine("gone"), engine("stopped"))
+    with running(pyz, stoker_home, "up", "-c", config) as first:
+        first.wait_until_ready(5)
+        first.manage("POST", "/engines/stopped/stop")
+        until(lambda: by_id(first)["stopped"]["state"] == "STOPPED", "it is stopped")
+        before = pids(first)
+        kill(first)
+        write(
+            tmp_path,
+            engine("same"),
+            engine("limit", max_concurrency=3),
+            engine("args", "--name", "other", names=["other"]),
+            engine("stopped"),
+        )
+        with running(pyz, stoker_home, "up", "-c", config) as second:
+            until(lambda: by_id(second).get("args", {}).get("origin") == "managed", "it is started as it is wanted now")
+            second.wait_until_ready(3)
+            until(lambda: "gone" not in by_id(second), "what is wanted no more is stopped and forgotten")
+            after = by_id(second)
+            assert (after["same"]["pid"], after["limit"]["pid"]) == (before["same"], before["limit"])
+            assert after["limit"]["max_concurrency"] == 3
+            assert after["args"]["pid"] != before["args"]
+            assert after["stopped"]["state"] == "STOPPED", "what somebody stopped stays stopped"
+            assert chat(second, "other").status_code == httpx2.codes.OK
+
+
+@contextmanager
+def load(home: Home) -> Iterator[list[int]]:
+    """Clients that ask all the time, wherever the gateway is at present; their statuses, 0 for no answer."""
+    over, statuses = threading.Event(), list[int]()
+
+    def ask() -> None:
+        while not over.is_set():
+            try:
+                url = json.loads(home.gateway.read_text())["url"]
+                body = {
+                    "model": "one",
+                    "messages": [{"role": "user", "content": "Hi"}],
+                    "stream": len(statuses) % 2 == 0,
+                }
+                statuses.append(httpx2.post(f"{url}/v1/chat/completions", json=body, timeout=60).status_code)
+            except (OSError, ValueError, httpx2.HTTPError):
+                statuses.append(0)
+                over.wait(0.02)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield statuses
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_killed_again_and_again_at_random_moments_under_load_it_loses_no_engine_and_leaves_no_stray(
+    pyz: Path, stoker_home: Home, tmp_path: Path
+) -> None:
+    seed = int(os.environ.get("STOKER_SEED", "20"))
+    chance = random.Random(seed)
+    config = write(tmp_path, engine("one"), engine("two", "--child"), engine("three", startup_timeout_seconds=60))
+    with running(pyz, stoker_home, "up", "-c", config) as first, load(stoker_home) as statuses:
+        first.wait_until_ready(3)
+        before = pids(first)
+        kill(first)
+        for _ in range(KILLS):
+            with start(pyz, stoker_home, config) as program:
+                moment = chance.random() * 1.5
+                threading.Event().wait(moment)  # the fault itself: a moment that nobody chose
+                kill(program)
+        with running(pyz, stoker_home, "up", "-c", config) as last:
+            last.wait_until_ready(3)
+            assert pids(last) == before, f"each is the process that it was (STOKER_SEED={seed})"
+            members = {entry.pid for entry in last.processes()}
+            sessions = {entry.session for entry in last.processes()}
+            assert sessions == set(before.values()), f"no stray among {members}"
+            until(lambda: statuses[-1] == httpx2.codes.OK, "and they answer")
+
+
+@contextmanager
+def start(pyz: Path, home: Home, config: str) -> Iterator[Program]:
+    """One that nobody waits for."""
+    import subprocess
+
+    output = home.path / "output.txt"
+    with output.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, str(pyz), "up", "-c", config],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "STOKER_HOME": str(home.path), "NO_COLOR": "1"},
+        )
+    try:
+        yield Program(process, home, output)
+    finally:
+        process.kill()
+        process.wait()
