@@ -24,7 +24,7 @@ import trio
 from stoker import __version__, accelerators, config, environments
 from stoker.accelerators import Accelerators
 from stoker.config import Listen, parse_listen
-from stoker.errors import ConfigError, PluginError, StokerError
+from stoker.errors import ConfigError, ConflictError, PluginError, StokerError
 from stoker.gateway.measures import Measures
 from stoker.gateway.plane import DataPlane
 from stoker.gateway.policies import Policies
@@ -32,10 +32,11 @@ from stoker.gateway.routing import RoutingTable
 from stoker.gpu.inventory import Inventory
 from stoker.gpu.ledger import Ledger
 from stoker.gpu.nvml import read_gpus
+from stoker.handing_over import Inheritance, Successor
 from stoker.home import Home
 from stoker.model import EngineRun, KeptEngine
 from stoker.observing import Observers
-from stoker.operations import Operations
+from stoker.operations import Ending, Operations
 from stoker.plugins import Registry
 from stoker.settings import Settings
 from stoker.store.database import Database, StoreError, open_database
@@ -71,21 +72,33 @@ def run(
     on_ready: Callable[[str], None] | None = None,
     companion: Companion | None = None,
     strict: bool = False,
+    successor: Successor | None = None,
 ) -> int:
     """Run everything in the foreground until SIGINT or SIGTERM, and return the exit code.
 
     The first signal drains: what is being answered is answered, engines then stop. The second one hurries: engines are
-    killed. Either way no process of ours is left. Raises :class:`StokerError` for what keeps it from starting; with
-    ``strict`` that is also a plugin whose routes can't be added, which else are left out.
+    killed. Either way no process of ours is left, unless the management side asked for that: then engines run on, and,
+    for a restart, this process becomes ``successor``.
+
+    Raises :class:`StokerError` for what keeps it from starting; with ``strict`` that is also a plugin whose routes
+    can't be added, which else are left out.
     """
     allow_many_descriptors()
     home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    inheritance = Inheritance.take(os.environ)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(lock.hold(home.lock))
-        listener = stack.enter_context(contextlib.closing(listen_on(parse_listen(settings.gateway.listen))))
+        locked = stack.enter_context(lock.hold(home.lock, inheritance.lock))
+        address = parse_listen(settings.gateway.listen)
+        listener = inheritance.listener_at(address.host, address.port) or listen_on(address)
+        stack.enter_context(contextlib.closing(listener))
         stack.enter_context(announced(home, url_of(listener), config_path))
-        program = Program(settings, home, registry, config_path, on_ready, companion, listener, strict)
-        return _the_one_error(partial(trio.run, program.main))
+        program = Program(settings, home, registry, config_path, on_ready, companion, listener, strict, successor)
+        code = _the_one_error(partial(trio.run, program.main))
+        if program.handed is not None and successor is not None:
+            log.info("restarting")
+            logging.shutdown()
+            successor.take_over(program.handed, locked)
+        return code
 
 
 def _the_one_error(call: Callable[[], int]) -> int:
@@ -192,9 +205,13 @@ class Program:
     companion: Companion | None
     listener: socket.socket
     strict: bool = False
+    successor: Successor | None = None
     exit_code: int = 0
+    handed: socket.socket | None = None
     _leave: trio.Event = attrs.field(factory=trio.Event)
     _hurry: trio.Event = attrs.field(factory=trio.Event)
+    _ending: Ending = Ending.STOP
+    _waiting: trio.CancelScope | None = None
 
     async def main(self) -> int:
         """Everything, from the first task to the last."""
@@ -221,7 +238,7 @@ class Program:
             placer = self._make_placer(ledger)
             supervisor = self._make_supervisor(table, client, engines, placer, observers, keeper)
             about = self._about(native)
-            operations = Operations(supervisor, self.registry, placer.report, about, self.config_path, ledger)
+            operations = Operations(supervisor, self.registry, placer.report, about, self, self.config_path, ledger)
             engines.start_soon(self._obey_signals, signals)
             engines.start_soon(supervisor.run_timer)
             engines.start_soon(supervisor.rotate_logs)
@@ -244,13 +261,50 @@ class Program:
                 self._say_ready(doors)
                 await self._leave.wait()
                 engines.start_soon(self._hurry_when_told, supervisor, server)
-                table.close_doors("Stoker is shutting down")
-                supervisor.leave()
-                await supervisor.wait_until_all_stopped()
+                await self._wind_up(supervisor, table)
                 web.end_streams()
                 doors.cancel_scope.cancel()
             engines.cancel_scope.cancel()
         return self.exit_code
+
+    async def _wind_up(self, supervisor: Supervisor, table: RoutingTable) -> None:
+        """Let requests under way end, and, if they are not to run on, the engines."""
+        if self._ending is Ending.STOP:
+            table.close_doors("Stoker is shutting down")
+            supervisor.leave()
+            await supervisor.wait_until_all_stopped()
+            return
+        restarts = self._ending is Ending.RESTART
+        table.close_doors(f"Stoker is {'restarting' if restarts else 'shutting down'}")
+        patience = max((spec.drain_timeout_seconds for spec in supervisor.specs().values()), default=0.0)
+        with trio.move_on_after(patience) as waiting:
+            self._waiting = waiting
+            if self._hurry.is_set():
+                waiting.cancel()
+            while table.in_flight():
+                await trio.sleep(0.02)
+        supervisor.leave_running()
+        if restarts:
+            self.handed = self.listener.dup()  # the server closes its own; who connects now waits in the backlog
+
+    def leave(self, ending: Ending, *, now: bool) -> None:
+        """End, as the management side wants it. Raises :class:`ConflictError` while it is ending already."""
+        if self._leave.is_set():
+            raise ConflictError("Stoker is shutting down already")
+        self._ending = ending
+        if now:
+            self._hurry.set()
+        self._leave.set()
+
+    async def restart(self, *, now: bool) -> None:
+        """End, and become the successor, once it is known that that one would start.
+
+        Raises :class:`StokerError` where it would not, and :class:`ConflictError` where there can be none.
+        """
+        if self.successor is None or not proctable.HAS_PROC:
+            raise ConflictError("this Stoker can't restart in its place; stop it, and start it again")
+        await trio.to_thread.run_sync(self.successor.check, self.config_path)
+        self.leave(Ending.RESTART, now=now)
 
     def _make_policies(self) -> Policies:
         policies, mistakes = config.configured(self.settings.policies, self.registry.policies)
@@ -342,8 +396,11 @@ class Program:
 
     async def _hurry_when_told(self, supervisor: Supervisor, server: Server) -> None:
         await self._hurry.wait()
-        log.warning("told again to stop: not waiting for what is being answered")
-        supervisor.leave(hurry=True)
+        log.warning("not waiting for what is being answered")
+        if self._ending is Ending.STOP:
+            supervisor.leave(hurry=True)
+        if self._waiting is not None:
+            self._waiting.cancel()
         server.hurry()
 
     @contextlib.asynccontextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import trio
@@ -17,7 +18,28 @@ from stoker.gpu.ledger import Entry, Ledger
 from stoker.model import EngineRun, EngineSpec, GpuReport, KeptEngine
 from stoker.returning import Returning
 from stoker.settings import Settings
+from stoker.supervise import proctable
 from stoker.supervise.supervisor import Supervisor
+
+
+class Ending(enum.Enum):
+    """How the program ends: with its engines, without them, or as its own successor."""
+
+    STOP = "stop"
+    KEEP_ENGINES = "keep engines"
+    RESTART = "restart"
+
+
+class Ends(Protocol):
+    """The program, as far as it can be told to end."""
+
+    def leave(self, ending: Ending, *, now: bool) -> None:
+        """End like this; ``now`` without waiting for what is being answered. Raises :class:`ConflictError`."""
+        ...
+
+    async def restart(self, *, now: bool) -> None:
+        """End as the successor. Raises :class:`StokerError` where that one would not start."""
+        ...
 
 
 @attrs.define(eq=False)
@@ -28,6 +50,7 @@ class Operations:
     registry: config.Provided
     read_gpus: Callable[[], Awaitable[GpuReport]]
     about: Mapping[str, Any]
+    program: Ends
     config_path: Path | None = None
     ledger: Ledger = attrs.field(factory=Ledger)
     _configured: dict[str, EngineSpec] = attrs.field(factory=dict)
@@ -101,6 +124,19 @@ class Operations:
             if engine_id not in self._configured and engine_id in self.supervisor.specs():
                 way_out = "stop and forget that one, or give this one another label"
                 yield Mistake("engine", f"the id {engine_id!r} is another engine's; {way_out}")
+
+    def stop_gateway(self, *, keep_engines: bool, now: bool) -> None:
+        """End the program, with its engines or without. Raises :class:`ConflictError` while it ends already."""
+        if keep_engines and not proctable.HAS_PROC:
+            raise ConflictError("this system can't tell which processes are engines, so that none could be found again")
+        self.program.leave(Ending.KEEP_ENGINES if keep_engines else Ending.STOP, now=now)
+
+    async def restart_gateway(self, *, now: bool) -> None:
+        """Have the program replaced by whatever its file is by now; engines run on.
+
+        Raises :class:`StokerError` with what is wrong with that, and then nothing happens.
+        """
+        await self.program.restart(now=now)
 
     def shutting_down(self) -> bool:
         """Whether the program is on its way out."""

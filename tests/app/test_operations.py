@@ -15,7 +15,7 @@ from stoker.core.reload import Difference
 from stoker.errors import ConfigError, ConflictError
 from stoker.gateway.routing import RoutingTable
 from stoker.model import EngineSpec, EngineState
-from stoker.operations import Operations
+from stoker.operations import Ending, Operations
 from stoker.plugins import build_registry, builtin
 from stoker.supervise.supervisor import Supervisor
 from stoker.testing.engines import fake_engine_env, fake_engine_spec
@@ -43,6 +43,16 @@ def engine(label: str, model: str = "fake", **fields: object) -> str:
     return f"[[engine]]\n{table}\nenv = {{ {env} }}\n"
 
 
+class Endless:
+    """A program that is told to end by none of these tests."""
+
+    def leave(self, ending: Ending, *, now: bool) -> None:
+        raise NotImplementedError
+
+    async def restart(self, *, now: bool) -> None:
+        raise NotImplementedError
+
+
 class File:
     """A ``stoker.toml`` that is written again and again."""
 
@@ -55,7 +65,7 @@ class File:
 
 @asynccontextmanager
 async def started(supervisor: Supervisor, file: File) -> AsyncIterator[Operations]:
-    operations = Operations(supervisor, REGISTRY, no_gpus, {}, file.path)
+    operations = Operations(supervisor, REGISTRY, no_gpus, {}, Endless(), file.path)
     for engine_id in operations.start_configured(config.load(file.path)):
         assert (await supervisor.wait_until_settled(engine_id)).state is EngineState.READY
     yield operations
@@ -154,7 +164,7 @@ async def test_more_replicas_and_a_quick_change_of_mind_rename_and_restart_nothi
 async def test_without_a_file_there_is_nothing_to_read_again(open_supervisor: OpenSupervisor) -> None:
     async with open_supervisor() as supervisor:
         with pytest.raises(ConflictError, match="without a configuration file"):
-            await Operations(supervisor, REGISTRY, no_gpus, {}).reload()
+            await Operations(supervisor, REGISTRY, no_gpus, {}, Endless()).reload()
 
 
 async def test_nothing_is_started_once_it_leaves(open_supervisor: OpenSupervisor) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -139,6 +141,89 @@ def test_what_the_configuration_wants_otherwise_by_now_is_changed(pyz: Path, sto
             assert chat(second, "other").status_code == httpx2.codes.OK
 
 
+def stoker(pyz: Path, home: Home, *words: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "NO_COLOR": "1", "STOKER_HOME": str(home.path)}
+    return subprocess.run([sys.executable, pyz, *words], env=environ, capture_output=True, text=True, check=False)
+
+
+@contextmanager
+def streaming(program: Program, model: str) -> Iterator[Iterator[str]]:
+    """A stream that goes on for long, as the data of its events; the first one has come when the block begins."""
+    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "stream": True, "max_tokens": 10_000}
+    url = f"{program.url}/v1/chat/completions"
+    with httpx2.stream("POST", url, json=body, timeout=60) as answer:
+        assert answer.status_code == httpx2.codes.OK
+        events = (line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data: "))
+        next(events)
+        yield events
+
+
+def test_a_restart_keeps_the_engines_the_address_and_the_pid_and_refuses_nobody(
+    pyz: Path, stoker_home: Home, tmp_path: Path
+) -> None:
+    config = write(tmp_path, engine("one"), engine("two"))
+    with running(pyz, stoker_home, "up", "-c", config) as program, load(stoker_home) as statuses:
+        program.wait_until_ready(2)
+        before, url = pids(program), program.url
+        for _ in range(3):
+            done = stoker(pyz, stoker_home, "gateway", "restart")
+            assert done.returncode == 0, done.stderr
+            assert f"the gateway runs at {url} (pid {program.process.pid})" in done.stdout
+            program.wait_until_ready(2)
+        assert pids(program) == before
+        assert {info["origin"] for info in program.engines()} == {"adopted"}
+        assert set(statuses) <= {200, 503}, "who waits meanwhile waits, or is told to try again"
+        assert statuses.count(200) > len(statuses) / 2
+        program.signal(signal.SIGINT)
+        assert program.wait() == 0
+        assert not program.processes()
+
+
+def test_a_restart_does_not_wait_for_ever_and_cuts_no_stream_without_a_word(
+    pyz: Path, stoker_home: Home, tmp_path: Path
+) -> None:
+    config = write(tmp_path, engine("slow", "--token-seconds", "0.05", drain_timeout_seconds=1))
+    with running(pyz, stoker_home, "up", "-c", config) as program:
+        program.wait_until_ready(1)
+        with streaming(program, "slow") as events:
+            assert stoker(pyz, stoker_home, "gateway", "restart", "--now").returncode == 0
+            rest: list[str] = []
+            with contextlib.suppress(httpx2.RemoteProtocolError):
+                rest.extend(events)
+            assert "error" in json.loads(rest[-1]), rest[-2:]
+        program.wait_until_ready(1)
+
+
+def test_a_restart_that_would_not_come_up_does_not_happen(pyz: Path, stoker_home: Home, tmp_path: Path) -> None:
+    config = write(tmp_path, engine("one"))
+    with running(pyz, stoker_home, "up", "-c", config) as program:
+        program.wait_until_ready(1)
+        before = pids(program)
+        Path(config).write_text("[gateway]\nlisten = 7\n")
+        done = stoker(pyz, stoker_home, "gateway", "restart")
+        assert done.returncode == 1
+        assert "the new Stoker would not start, and so the old one stays" in done.stderr
+        assert "gateway.listen" in done.stderr
+        assert pids(program) == before
+        assert chat(program, "one").status_code == httpx2.codes.OK
+
+
+def test_a_gateway_that_is_stopped_without_its_engines_leaves_them_to_the_next(
+    pyz: Path, stoker_home: Home, tmp_path: Path
+) -> None:
+    config = write(tmp_path, engine("one"))
+    with running(pyz, stoker_home, "up", "-c", config) as first:
+        first.wait_until_ready(1)
+        before = pids(first)
+        done = stoker(pyz, stoker_home, "gateway", "stop", "--keep-engines")
+        assert done.returncode == 0, done.stderr
+        assert first.wait() == 0
+        assert {entry.pid for entry in first.processes()} == set(before.values())
+        with running(pyz, stoker_home, "up", "-c", config) as second:
+            second.wait_until_ready(1)
+            assert pids(second) == before
+
+
 @contextmanager
 def load(home: Home) -> Iterator[list[int]]:
     """Clients that ask all the time, wherever the gateway is at present; their statuses, 0 for no answer."""
@@ -196,8 +281,6 @@ def test_killed_again_and_again_at_random_moments_under_load_it_loses_no_engine_
 @contextmanager
 def start(pyz: Path, home: Home, config: str) -> Iterator[Program]:
     """One that nobody waits for."""
-    import subprocess
-
     output = home.path / "output.txt"
     with output.open("ab") as file:
         process = subprocess.Popen(

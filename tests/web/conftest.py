@@ -22,7 +22,7 @@ from stoker.config import spec_from_json
 from stoker.core import commands as c
 from stoker.core import events as e
 from stoker.core.reload import Difference
-from stoker.errors import PermanentLaunchError
+from stoker.errors import ConflictError, PermanentLaunchError
 from stoker.gateway.measures import Measures
 from stoker.gateway.plane import DataPlane
 from stoker.gateway.policies import Policies
@@ -144,6 +144,16 @@ class PlayedOperations:
     difference: Difference | Exception = attrs.field(factory=Difference)
     report: GpuReport = attrs.field(factory=GpuReport)
     leaving: bool = False
+    told: list[object] = attrs.field(factory=list)
+
+    def stop_gateway(self, *, keep_engines: bool, now: bool) -> None:
+        if self.leaving:
+            raise ConflictError("Stoker is shutting down already")
+        self.told.append(("stop", keep_engines, now))
+
+    async def restart_gateway(self, *, now: bool) -> None:
+        await trio.lowlevel.checkpoint()
+        self.told.append(("restart", now))
 
     async def reload(self) -> Difference:
         await trio.lowlevel.checkpoint()

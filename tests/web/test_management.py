@@ -49,6 +49,22 @@ async def test_it_is_not_ready_any_more_when_it_shuts_down(world: World) -> None
     assert (await world.anyone.get("/health")).status_code == 200
 
 
+async def test_the_gateway_is_told_to_stop_or_to_restart(world: World) -> None:
+    for path, order in (
+        ("/gateway/stop", None),
+        ("/gateway/stop", {"keep_engines": True, "now": True}),
+        ("/gateway/restart", {}),
+    ):
+        assert (await world.api.post(path, json=order)).status_code == 202
+    assert world.operations.told == [("stop", False, False), ("stop", True, True), ("restart", False)]
+    wrong = await world.api.post("/gateway/stop", json={"keep": True, "now": 1})
+    assert wrong.status_code == 400
+    assert "keep: is not known here; there are: keep_engines, now" in error_of(wrong)["message"]
+    assert "now: must be true or false" in error_of(wrong)["message"]
+    world.operations.leaving = True
+    assert (await world.api.post("/gateway/stop")).status_code == 409
+
+
 async def test_backends_say_where_requests_go(world: World) -> None:
     await world.start("a", model="m", names=["n"], max_concurrency=4)
     await world.api.post("/engines/start", json={"model": "x"})  # not launched yet, so without a URL

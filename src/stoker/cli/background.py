@@ -19,6 +19,7 @@ from stoker.supervise import proctable
 from stoker.supervise.logs import open_for_append, tail
 
 LAST_LINES = 20
+RESTART_CHECK_SECONDS = 90.0  # the new file is tried first
 KEPT = ("--listen", "--plugin-path")
 
 
@@ -63,11 +64,15 @@ def _answering(home: Home, pid: int) -> RunningGateway | None:
     running = read_gateway(home)
     if running is None or running.pid != pid:
         return None
+    return running if _is_healthy(running) else None
+
+
+def _is_healthy(running: RunningGateway) -> bool:
     try:
         with Client(Address(running.url)) as client:
-            return running if client.is_healthy() else None
+            return client.is_healthy()
     except StokerError:
-        return None
+        return False
 
 
 def leave(home: Home, running: RunningGateway, *, now: bool) -> None:
@@ -84,6 +89,31 @@ def leave(home: Home, running: RunningGateway, *, now: bool) -> None:
         while running.alive:
             activity.update(f"requests under way are finished first{hint}")
             activity.pause()
+
+
+def leave_engines(home: Home, running: RunningGateway, *, now: bool) -> None:
+    """Have a gateway end without its engines, and wait until it is gone. Raises StokerError where it can't be told."""
+    with Client(address_of(home, running, os.environ)) as client:
+        client.post("/gateway/stop", {"keep_engines": True, "now": now})
+    with Activity("stopping the gateway") as activity:
+        while running.alive:
+            activity.update("requests under way are finished first")
+            activity.pause()
+
+
+def replace(home: Home, running: RunningGateway, *, now: bool) -> RunningGateway:
+    """Have a gateway become its successor, and wait until that answers. Raises StokerError where it does not."""
+    with Client(address_of(home, running, os.environ)) as client:
+        client.post("/gateway/restart", {"now": now}, patience_seconds=RESTART_CHECK_SECONDS)
+    with Activity("restarting the gateway") as activity:
+        while running.alive:
+            later = read_gateway(home)
+            if later is not None and later.started_at != running.started_at and _is_healthy(later):
+                return later
+            activity.update("requests under way are finished first")
+            activity.pause()
+    lines = tail(home.gateway_log, LAST_LINES).strip()
+    raise StokerError(f"the gateway ended, and its successor did not start; its engines run on:\n{lines}")
 
 
 def _is_leaving(home: Home, running: RunningGateway) -> bool:

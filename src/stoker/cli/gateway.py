@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from stoker.cli.activity import warn
-from stoker.cli.background import arguments_of, folder_of, launch, leave
+from stoker.cli.background import arguments_of, folder_of, launch, leave, leave_engines, replace
 from stoker.cli.configured import find_settings
 from stoker.cli.finding import RunningGateway, not_running, read_gateway
 from stoker.cli.invocation import program
@@ -50,17 +50,38 @@ def start(
     _tell(home, running)
 
 
-def stop(*, now: Now = False) -> None:
+def stop(
+    *,
+    now: Now = False,
+    keep_engines: Annotated[
+        bool, Parameter(negative=(), help="Let engines run on; the next start finds them.")
+    ] = False,
+) -> None:
     """Stop the gateway and its engines, and wait until they are gone."""
     home = _home()
-    leave(home, _running(home), now=now)
+    running = _running(home)
+    if keep_engines:
+        leave_engines(home, running, now=now)
+        print("the gateway is stopped; its engines run on")
+        return
+    leave(home, running, now=now)
     print("the gateway is stopped")
 
 
-def restart(*, now: Now = False) -> None:
-    """Stop the gateway, then start it again as it was started, in the background."""
+def restart(
+    *,
+    now: Now = False,
+    with_engines: Annotated[
+        bool, Parameter(negative=(), help="Stop and start the engines too, and run in the background then.")
+    ] = False,
+) -> None:
+    """Have the gateway replaced by what its file is by now; engines run on, and clients wait in between."""
     home = _home()
     running = _running(home)
+    if not with_engines:
+        arguments_of(running)  # complains of what is no gateway
+        _tell(home, replace(home, running, now=now))
+        return
     arguments, folder = arguments_of(running), folder_of(running)
     leave(home, running, now=now)
     _tell(home, launch(home, arguments, folder))

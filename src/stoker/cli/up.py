@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections import Counter
 
 from stoker import __version__
 from stoker.cli.configured import find_settings, require_fit
-from stoker.cli.invocation import program
+from stoker.cli.invocation import command, program
 from stoker.cli.options import ConfigFile, ListenAt, PluginPath, Strict
 from stoker.cli.plugins import load_plugins
 from stoker.home import Home
@@ -24,13 +25,15 @@ def up(
     require_fit(settings, registry, str(path or "the defaults"))
     log_to_stderr(logging.INFO)
     from stoker.app import run
+    from stoker.handing_over import Successor
 
     def say_where(url: str) -> None:
         print(f"Stoker {__version__} answers at {url}/v1", flush=True)
         print(_engines_line(settings), flush=True)
 
     home = Home.from_environment(os.environ)
-    return run(settings, home, registry, config_path=path, on_ready=say_where, strict=strict)
+    successor = Successor(command(), sys.argv[1:])
+    return run(settings, home, registry, config_path=path, on_ready=say_where, strict=strict, successor=successor)
 
 
 def _engines_line(settings: Settings) -> str:

@@ -132,6 +132,14 @@ class Operations(Protocol):
         """What else ``status`` shows, ready for JSON: ``lanes``, ``plugins``, …."""
         ...
 
+    def stop_gateway(self, *, keep_engines: bool, now: bool) -> None:
+        """End the program. Raises ConflictError while it ends already."""
+        ...
+
+    async def restart_gateway(self, *, now: bool) -> None:
+        """Have the program replaced by its successor, engines running on. Raises StokerError with what is wrong."""
+        ...
+
     def shutting_down(self) -> bool:
         """Whether the program is on its way out."""
         ...

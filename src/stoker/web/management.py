@@ -14,6 +14,7 @@ from stoker.gateway.routing import RoutingTable
 from stoker.model import EngineInfo, EngineState
 from stoker.settings import GatewaySettings
 from stoker.web.control import Control, Operations
+from stoker.web.orders import flags
 from stoker.web.reading import read_object
 from stoker.web.streams import EventStream, OpenEnds
 from stoker.web.wire import Wire
@@ -42,6 +43,8 @@ class ManagementEndpoints:
         blueprint.add_url_rule("/status", view_func=self.status, methods=["GET"])
         blueprint.add_url_rule("/events", view_func=self.events, methods=["GET"])
         blueprint.add_url_rule("/reload", view_func=self.reload, methods=["POST"])
+        blueprint.add_url_rule("/gateway/stop", view_func=self.stop_gateway, methods=["POST"])
+        blueprint.add_url_rule("/gateway/restart", view_func=self.restart_gateway, methods=["POST"])
 
     async def backends(self) -> Response:
         """``GET /backends``: where clients' requests may go."""
@@ -86,6 +89,18 @@ class ManagementEndpoints:
         """``POST /reload``: read the configuration again; answers with what that changed."""
         await read_object(request, optional=True)
         return self.wire.answer(await self.operations.reload())
+
+    async def stop_gateway(self) -> Response:
+        """``POST /gateway/stop``: end the program; with ``keep_engines`` its engines run on."""
+        order = flags(await read_object(request, optional=True), ("keep_engines", "now"), "the stop")
+        self.operations.stop_gateway(keep_engines=order["keep_engines"], now=order["now"])
+        return self.wire.answer({"stopping": True}, 202)
+
+    async def restart_gateway(self) -> Response:
+        """``POST /gateway/restart``: let the program be replaced by whatever its file is by now."""
+        order = flags(await read_object(request, optional=True), ("now",), "the restart")
+        await self.operations.restart_gateway(now=order["now"])
+        return self.wire.answer({"restarting": True}, 202)
 
     def _policy(self, chooser: Chooser) -> dict[str, object]:
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -43,6 +43,15 @@ def drain_seconds(body: Mapping[str, Any], source: str) -> float | None:
     if mistakes:
         raise ConfigError(source, mistakes)
     return 0.0 if drain is False else seconds
+
+
+def flags(body: Mapping[str, Any], known: Sequence[str], source: str) -> Mapping[str, bool]:
+    """The members of ``body``, each true or false, and false where it is missing. Raises ConfigError."""
+    mistakes = [Mistake(key, f"is not known here; there are: {', '.join(known)}") for key in body if key not in known]
+    mistakes += [Mistake(key, "must be true or false") for key in known if not isinstance(body.get(key, False), bool)]
+    if mistakes:
+        raise ConfigError(source, mistakes)
+    return {key: body.get(key, False) for key in known}
 
 
 def adapter_order(body: Mapping[str, Any], source: str) -> tuple[str, str]:
