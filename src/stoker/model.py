@@ -195,6 +195,19 @@ class KeptEngine:
 
 
 @attrs.frozen(kw_only=True)
+class Stray:
+    """A process with the marker of this home that no engine goes on with. ``engine_id`` is what its marker says.
+
+    ``began_at`` is in seconds since the Unix epoch, ``command`` its command line, as far as it is to be seen.
+    """
+
+    pid: int
+    engine_id: str
+    began_at: float
+    command: str
+
+
+@attrs.frozen(kw_only=True)
 class EngineLoad:
     """What an engine's own metrics say. ``progress`` is any number that moves while the engine computes.
 

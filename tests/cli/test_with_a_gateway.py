@@ -288,7 +288,12 @@ def test_a_gateway_comes_goes_and_comes_back_the_same(shell: Shell, here: Call) 
     assert first is not None, started.err
     assert first.url in started.out
     assert shell.home.path.stat().st_mode & 0o077 == 0
-    restarted = Shell(Path("/")).run("gateway", "restart", STOKER_HOME=str(shell.home.path))
+    in_place = Shell(Path("/")).run("gateway", "restart", STOKER_HOME=str(shell.home.path))
+    same = read_gateway(shell.home)
+    assert same is not None, in_place.err
+    assert (same.pid, same.url, same.argv) == (first.pid, first.url, first.argv)
+    assert same.started_at > first.started_at
+    restarted = Shell(Path("/")).run("gateway", "restart", "--with-engines", STOKER_HOME=str(shell.home.path))
     second = read_gateway(shell.home)
     assert second is not None, restarted.err
     assert second.pid != first.pid

@@ -101,7 +101,7 @@ class Program:
 @contextlib.contextmanager
 def running(pyz: Path, home: Home, *arguments: str, **env: str) -> Iterator[Program]:
     """Run ``stoker ARGUMENTS`` from the built file until the block ends; wait until it announces itself."""
-    home.path.mkdir(parents=True, exist_ok=True)
+    home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
     output = home.path / "output.txt"
     environ = {**os.environ, "STOKER_HOME": str(home.path), "NO_COLOR": "1", **env}
     with output.open("wb") as file:

@@ -294,3 +294,49 @@ def start(pyz: Path, home: Home, config: str) -> Iterator[Program]:
     finally:
         process.kill()
         process.wait()
+
+
+def test_what_nobody_watches_is_told_and_ended_when_somebody_says_so(
+    pyz: Path, stoker_home: Home, tmp_path: Path
+) -> None:
+    """A process of an engine that is gone: nobody's. And the engines of a gateway that is gone: the next one's."""
+    config = write(tmp_path, engine("one"))
+    with running(pyz, stoker_home, "up", "-c", config) as program:
+        program.wait_until_ready(1)
+        mark = f"{stoker_home.digest}:earlier:lost:1"
+        stray = subprocess.Popen(["sleep", "1000"], env={**os.environ, "STOKER_MARK": mark}, start_new_session=True)
+        try:
+            told = stoker(pyz, stoker_home, "doctor")
+            assert told.returncode == 1
+            assert f"{stray.pid}" in told.stdout
+            assert "sleep 1000" in told.stdout
+            assert str(pids(program)["one"]) not in told.stdout, "an engine that is watched is no stray"
+            pruned = stoker(pyz, stoker_home, "engine", "prune", "--json")
+            assert json.loads(pruned.stdout) == {"forgotten": [], "ended": [stray.pid], "remaining": []}
+            assert stray.wait(10) == -signal.SIGTERM
+        finally:
+            stray.kill()
+            stray.wait()
+        whole = stoker(pyz, stoker_home, "doctor")
+        assert whole.returncode == 0, whole.stdout
+        assert "no process is without somebody who watches it" in whole.stdout
+        before = pids(program)["one"]
+        kill(program)
+        told = stoker(pyz, stoker_home, "doctor", "--json")
+        assert [each["pid"] for each in json.loads(told.stdout)["strays"]] == [before]
+        assert stoker(pyz, stoker_home, "doctor", "--end-strays").returncode == 0
+        assert not program.processes()
+
+
+def test_engines_that_have_ended_are_taken_off_the_list(pyz: Path, stoker_home: Home, tmp_path: Path) -> None:
+    with running(pyz, stoker_home, "up", "-c", write(tmp_path, engine("one"))) as program:
+        program.wait_until_ready(1)
+        by_hand = {"model": "two", "engine_id": "two", "runtime": "command", "command": SERVER}
+        spec = {**by_hand, "env": dict(fake_engine_env()), "args": ["--model", "two"]}
+        program.manage("POST", "/engines/start", spec)
+        program.wait_until_ready(2)
+        for engine_id in ("one", "two"):
+            program.manage("POST", f"/engines/{engine_id}/stop")
+        until(lambda: {info["state"] for info in program.engines()} == {"STOPPED"}, "both are stopped")
+        assert stoker(pyz, stoker_home, "engine", "prune").stdout == "forgotten: two\n"
+        assert list(by_id(program)) == ["one"], "what the configuration names stays on the list"

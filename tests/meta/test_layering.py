@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 GROUND = frozenset({"stoker", "errors", "model", "home", "settings"})
 INSIDE = GROUND | {"contracts", "core"}
 PARTS = frozenset({"gpu", "store", "supervise", "gateway", "environments"})
-WIRED = INSIDE | PARTS | {"config", "containing", "observing", "operations", "web", "hookspecs", "plugins"}
+WIRED = (
+    INSIDE | PARTS | {"handing_over", "config", "containing", "observing", "operations", "web", "hookspecs", "plugins"}
+)
 
 # What each part of stoker may import, besides itself. "stoker" is the package's own __init__.
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
@@ -33,6 +35,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "core": INSIDE,
     **dict.fromkeys(PARTS, INSIDE),
     "observing": frozenset({"errors", "model"}),
+    "handing_over": frozenset({"errors"}),
     "returning": INSIDE | PARTS,
     "operations": INSIDE | PARTS | {"config", "returning"},
     "web": INSIDE | PARTS | {"containing"},

@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "up": ("up:up", "Run the gateway and the engines of stoker.toml in the foreground."),
         "demo": ("demo:demo", "Run a small chat model and an embedding model, and let one answer a question."),
         "status": ("status:status", "Show how the gateway is and what its engines do."),
+        "doctor": ("doctor:doctor", "Look for what is wrong here, and for processes that nobody watches."),
         "gpu": ("gpu:gpu", "Show the GPUs of this machine and who uses them."),
     }
 )
@@ -33,7 +34,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = MappingProxyTy
             {
                 "start": ("gateway:start", "Start it in the background and wait until it answers."),
                 "stop": ("gateway:stop", "Stop it and its engines, and wait until they are gone."),
-                "restart": ("gateway:restart", "Stop it, then start it again as it was started."),
+                "restart": ("gateway:restart", "Replace it by what its file is by now; engines run on."),
                 "reload": ("gateway:reload", "Read stoker.toml again and do what changed in it."),
                 "status": ("gateway:status", "Show whether it runs, and where."),
                 "logs": ("gateway:logs", "Show what it logged."),
@@ -48,6 +49,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = MappingProxyTy
                 "register": ("starting:register", "Route to an engine that runs already, by its URL."),
                 "stop": ("engine:stop", "Drain and stop an engine."),
                 "restart": ("starting:restart", "Drain, stop and start an engine again."),
+                "prune": ("pruning:prune", "Forget engines that have ended, and end processes that nobody watches."),
                 "sleep": ("tending:sleep", "Drain an engine and put it to sleep; its GPUs stay reserved."),
                 "wake": ("tending:wake", "Wake an engine."),
                 "logs": ("engine:logs", "Show what an engine printed."),

@@ -41,6 +41,11 @@ class Keeper:
         """It runs since an earlier Stoker."""
         self._runs[run.engine_id] = run
 
+    def marks(self) -> frozenset[str]:
+        """The markers of everything that runs, or is about to."""
+        runs = (self._run_of(engine) for engine in self._fleet.engines.values())
+        return frozenset(run.mark for run in runs if run is not None)
+
     async def keep(self, run: EngineRun) -> None:
         """It runs, or is about to; kept when this returns, if it can be."""
         self._runs[run.engine_id] = run

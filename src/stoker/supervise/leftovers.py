@@ -7,16 +7,20 @@ Only processes marked with this very home are touched; the home's lock makes sur
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Collection
+from pathlib import Path
 
 import attrs
 import trio
 
+from stoker.model import Stray
 from stoker.supervise import proctable
 
 GRACE_SECONDS = 5.0
 KILL_SECONDS = 10.0
+SHOWN_CHARACTERS = 200
 
 
 @attrs.frozen
@@ -27,16 +31,36 @@ class Leftovers:
     remaining: tuple[int, ...]
 
 
-async def end_leftovers(home_digest: str, spared: Collection[str] = ()) -> Leftovers:
-    """End every process with the marker of this home, but for those ``spared``: SIGTERM, five seconds, SIGKILL."""
+def find_leftovers(home_digest: str, spared: Collection[str] = ()) -> list[proctable.ProcessEntry]:
+    """Every process with the marker of this home, but for those ``spared``, and what descends from them. Blocks."""
     if not proctable.HAS_PROC:
-        return Leftovers((), ())
+        return []
     prefix = f"{home_digest}:"
+    return proctable.members(None, lambda mark: mark.startswith(prefix) and mark not in spared)
+
+
+def describe_strays(entries: Collection[proctable.ProcessEntry]) -> tuple[Stray, ...]:
+    """The same processes for people. Blocks."""
+    boot = _boot_time()
+    ticks = os.sysconf("SC_CLK_TCK")
+    return tuple(
+        Stray(
+            pid=entry.pid,
+            engine_id=_engine_in(proctable.read_mark(entry.pid) or ""),
+            began_at=boot + entry.started / ticks,
+            command=_command_of(entry.pid),
+        )
+        for entry in entries
+    )
+
+
+async def end_leftovers(home_digest: str, spared: Collection[str] = ()) -> Leftovers:
+    """End what :func:`find_leftovers` finds: SIGTERM, five seconds, SIGKILL."""
     found: dict[tuple[int, int], proctable.ProcessEntry] = {}
 
     def scan() -> list[proctable.ProcessEntry]:
         # Whoever was found once is watched to its end: those that showed the way to it may end before it does.
-        for entry in proctable.members(None, lambda mark: mark.startswith(prefix) and mark not in spared):
+        for entry in find_leftovers(home_digest, spared):
             found[entry.pid, entry.started] = entry
         return proctable.still_there(found.values())
 
@@ -48,3 +72,24 @@ async def end_leftovers(home_digest: str, spared: Collection[str] = ()) -> Lefto
                 await trio.sleep(0.05)
                 left = await trio.to_thread.run_sync(scan)
     return Leftovers(tuple(pid for pid, _ in found), tuple(entry.pid for entry in left))
+
+
+def _engine_in(mark: str) -> str:
+    """The engine that a marker (home, run, engine, incarnation) names; empty for none."""
+    parts = mark.split(":")
+    return parts[2] if len(parts) == 4 else ""
+
+
+def _command_of(pid: int) -> str:
+    try:
+        words = (proctable.PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return ""
+    return words.replace(b"\0", b" ").decode(errors="replace").strip()[:SHOWN_CHARACTERS]
+
+
+def _boot_time() -> float:
+    for line in Path(proctable.PROC / "stat").read_text().splitlines():
+        if line.startswith("btime "):
+            return float(line.split()[1])
+    return 0.0

@@ -18,13 +18,14 @@ from stoker.core.describe import backend_of, describe
 from stoker.core.engine import Engine, Fleet, Phase
 from stoker.core.naming import expand, free_id, is_engine_id
 from stoker.errors import ConfigError, ConflictError, Mistake, NotFoundError, PluginError
-from stoker.model import Backend, EngineInfo, EngineRun, EngineSpec, EngineState, Origin
+from stoker.model import Backend, EngineInfo, EngineRun, EngineSpec, EngineState, Origin, Stray
 from stoker.supervise import crew, logs
 from stoker.supervise.boundary import told
 from stoker.supervise.changes import Bulletin, Change, is_visible, log_change
 from stoker.supervise.dispatcher import Dispatcher
 from stoker.supervise.keeping import Keeper
 from stoker.supervise.launching import endpoint_of
+from stoker.supervise.leftovers import Leftovers, describe_strays, end_leftovers, find_leftovers
 from stoker.supervise.tending import Tending
 
 log = logging.getLogger("stoker.supervise")
@@ -198,6 +199,27 @@ class Supervisor:
         self.keeper.freeze_wishes()
         self.leaving = True
 
+    async def strays(self) -> tuple[Stray, ...]:
+        """Processes with the marker of this home that belong to no engine here."""
+        spared = self.keeper.marks()
+        found = await trio.to_thread.run_sync(find_leftovers, self.crew.home.digest, spared)
+        return await trio.to_thread.run_sync(describe_strays, found)
+
+    async def end_strays(self) -> Leftovers:
+        """End them, verified."""
+        return await end_leftovers(self.crew.home.digest, self.keeper.marks())
+
+    def forget_ended(self) -> tuple[str, ...]:
+        """Take what is STOPPED, or in ERROR for good, off the list, but for what the configuration names."""
+        ended = [
+            engine.engine_id
+            for engine in self._fleet.engines.values()
+            if engine.engine_id not in self.keeper.configured and _has_ended(engine)
+        ]
+        for engine_id in ended:
+            self.stop(engine_id, drain_timeout_seconds=0.0, forget=True)
+        return tuple(ended)
+
     def suspect(self, engine_id: str, incarnation: int, error: str) -> None:
         """The data plane saw it fail; look at once. May be called from anywhere on the loop, also inside a step."""
         self.crew.post(e.EngineSuspected(engine_id, incarnation, error), self._dispatch)
@@ -367,3 +389,10 @@ class Supervisor:
         variable = engine.spec.api_key_env
         key = os.environ.get(variable) if variable else None
         return backend_of(engine, self._paths[engine.engine_id], key)
+
+
+def _has_ended(engine: Engine) -> bool:
+    given_up = (
+        engine.state is EngineState.ERROR and engine.restart_at is None and engine.origin is not Origin.REGISTERED
+    )
+    return engine.state is EngineState.STOPPED or given_up

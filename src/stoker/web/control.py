@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import trio
 
 from stoker.core.reload import Difference
-from stoker.model import EngineInfo, EngineSpec, GpuReport
+from stoker.model import EngineInfo, EngineSpec, GpuReport, Stray
 
 
 class Change(Protocol):
@@ -93,6 +93,18 @@ class Control(Protocol):
         """
         ...
 
+    async def strays(self) -> Sequence[Stray]:
+        """Processes with this home's marker that belong to no engine."""
+        ...
+
+    async def end_strays(self) -> Ended:
+        """End them: which were found, and which remain."""
+        ...
+
+    def forget_ended(self) -> Sequence[str]:
+        """Take engines that have ended off the list; their ids."""
+        ...
+
     async def wait_until_stopped(self, engine_id: str) -> EngineInfo | None:
         """Return when the engine is STOPPED, or None when it is forgotten."""
         ...
@@ -107,6 +119,20 @@ class Control(Protocol):
 
     def follow_log(self, engine_id: str, tail: int) -> AsyncIterator[bytes]:
         """The last ``tail`` lines of the engine's log, then what is added to it, without an end."""
+        ...
+
+
+class Ended(Protocol):
+    """What became of processes, as pids."""
+
+    @property
+    def found(self) -> Sequence[int]:
+        """Those that there were."""
+        ...
+
+    @property
+    def remaining(self) -> Sequence[int]:
+        """Those that could not be ended."""
         ...
 
 

@@ -43,6 +43,8 @@ class ManagementEndpoints:
         blueprint.add_url_rule("/status", view_func=self.status, methods=["GET"])
         blueprint.add_url_rule("/events", view_func=self.events, methods=["GET"])
         blueprint.add_url_rule("/reload", view_func=self.reload, methods=["POST"])
+        blueprint.add_url_rule("/strays", view_func=self.strays, methods=["GET"])
+        blueprint.add_url_rule("/prune", view_func=self.prune, methods=["POST"])
         blueprint.add_url_rule("/gateway/stop", view_func=self.stop_gateway, methods=["POST"])
         blueprint.add_url_rule("/gateway/restart", view_func=self.restart_gateway, methods=["POST"])
 
@@ -89,6 +91,17 @@ class ManagementEndpoints:
         """``POST /reload``: read the configuration again; answers with what that changed."""
         await read_object(request, optional=True)
         return self.wire.answer(await self.operations.reload())
+
+    async def strays(self) -> Response:
+        """``GET /strays``: processes of an earlier run that belong to no engine."""
+        return self.wire.listing(await self.control.strays())
+
+    async def prune(self) -> Response:
+        """``POST /prune``: take engines that have ended off the list, and end strays."""
+        await read_object(request, optional=True)
+        forgotten = self.control.forget_ended()
+        ended = await self.control.end_strays()
+        return self.wire.answer({"forgotten": forgotten, "ended": ended.found, "remaining": ended.remaining})
 
     async def stop_gateway(self) -> Response:
         """``POST /gateway/stop``: end the program; with ``keep_engines`` its engines run on."""
