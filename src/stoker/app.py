@@ -172,8 +172,12 @@ def announced(home: Home, url: str, config_path: Path | None) -> Iterator[None]:
         "config": str(config_path) if config_path else None,
     }
     unfinished = home.gateway.with_suffix(".new")
-    unfinished.write_text(json.dumps(about))
-    unfinished.replace(home.gateway)
+    try:
+        unfinished.write_text(json.dumps(about))
+        unfinished.replace(home.gateway)
+    except OSError as error:
+        what = "%s can't be written (%s): the command line finds this gateway only by STOKER_URL=%s"
+        log.error(what, home.gateway, error.strerror, url)  # noqa: TRY400 - it says all there is to say
     try:
         yield
     finally:

@@ -194,6 +194,7 @@ async def test_one_thread_at_a_time_works_with_it(database: Database) -> None:
     assert len(notes(database)) == 20
 
 
+KILLS = 500 if os.environ.get("STOKER_SOAK") else 50
 WRITER = """
 import sys
 from pathlib import Path
@@ -208,13 +209,13 @@ while True:
 
 
 def test_what_a_killed_writer_had_committed_is_there(path: Path) -> None:
-    """Killed during writes, several times over, each at another moment."""
+    """Killed during writes, again and again, each time at another moment."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     said = 0
-    for kill in range(5):
+    for kill in range(KILLS):
         writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], env=env, stdout=subprocess.PIPE)
         assert writer.stdout is not None
-        for _ in range(3 + 7 * kill):
+        for _ in range(3 + 7 * kill % 50):
             said = int(writer.stdout.readline())
         writer.send_signal(signal.SIGKILL)
         rest = writer.stdout.read().split()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Mapping
@@ -22,6 +23,8 @@ from stoker.supervise.placing import Placer
 from stoker.supervise.planning import make_plan
 from stoker.supervise.process import EngineProcess, adopt, spawn
 from stoker.supervise.proctable import boot_id
+
+log = logging.getLogger("stoker.supervise")
 
 PLAN_SECONDS = 60.0  # a plan may look at a disk that is far away
 
@@ -96,7 +99,7 @@ async def launch(
         return Running(
             plan, e.Endpoint(base_url=plan.base_url, host=url.host, port=url.port, names=plan.names), placement
         )
-    log, mark = around.log_of(engine_id), around.mark_of(engine_id, incarnation)
+    log_file, mark = around.log_of(engine_id), around.mark_of(engine_id, incarnation)
     run = EngineRun(
         engine_id=engine_id,
         incarnation=incarnation,
@@ -111,17 +114,25 @@ async def launch(
         promised=around.placer.promised(engine_id),
     )
     await around.keep(run)  # first, so that a Stoker that dies in the next moment has a successor who finds it
-    heading = f"--- stoker: {engine_id}, incarnation {incarnation}: {' '.join(plan.argv)}"
-    log_start = await trio.to_thread.run_sync(logs.append_line, log, heading)
+    log_start = await _begin_log(log_file, f"--- stoker: {engine_id}, incarnation {incarnation}: {' '.join(plan.argv)}")
     env = {"PYTHONUNBUFFERED": "1", **_inherited_environment(), **plan.env, **spec.env}
     try:
-        process = await trio.to_thread.run_sync(spawn, plan.argv, env, spec.cwd or plan.cwd, log, mark)
+        process = await trio.to_thread.run_sync(spawn, plan.argv, env, spec.cwd or plan.cwd, log_file, mark)
     except LaunchError as error:
         who = f"the command that runtime {spec.runtime!r} has for engine {engine_id!r}"
         raise type(error)(f"{who} can't be run: {error}") from error
     around.placer.launched(engine_id, process.pid, mark)
     await around.keep(attrs.evolve(run, pid=process.pid, started=process.started))
     return Running(plan, _endpoint(plan, placement, port, process), placement, process, log_start)
+
+
+async def _begin_log(path: Path, heading: str) -> int:
+    """Where in its log this run begins. A disk that is full costs the heading, and not the engine."""
+    try:
+        return await trio.to_thread.run_sync(logs.append_line, path, heading)
+    except OSError as error:
+        log.warning("the log %s can't be written: %s", path, error.strerror)
+        return 0
 
 
 async def go_on_with(run: EngineRun, spec: EngineSpec, around: Around) -> Running:
