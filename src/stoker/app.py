@@ -32,7 +32,7 @@ from stoker.gateway.routing import RoutingTable
 from stoker.gpu.inventory import Inventory
 from stoker.gpu.ledger import Ledger
 from stoker.gpu.nvml import read_gpus
-from stoker.handing_over import Inheritance, Successor
+from stoker.handing_over import STOP_SIGNALS, Inheritance, Successor
 from stoker.home import Home
 from stoker.model import EngineRun, KeptEngine
 from stoker.observing import Observers
@@ -215,11 +215,12 @@ class Program:
     _leave: trio.Event = attrs.field(factory=trio.Event)
     _hurry: trio.Event = attrs.field(factory=trio.Event)
     _ending: Ending = Ending.STOP
-    _waiting: trio.CancelScope | None = None
+    _waiting: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     async def main(self) -> int:
         """Everything, from the first task to the last."""
         with trio.open_signal_receiver(*stop_signals()) as signals:  # first, so that nothing is left half done
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # a predecessor kept them for us
             return await self._run(signals)
 
     async def _run(self, signals: AsyncIterator[int]) -> int:
@@ -273,23 +274,26 @@ class Program:
 
     async def _wind_up(self, supervisor: Supervisor, table: RoutingTable) -> None:
         """Let requests under way end, and, if they are not to run on, the engines."""
-        if self._ending is Ending.STOP:
+        if self._ending is not Ending.STOP:
+            restarts = self._ending is Ending.RESTART
+            table.close_doors(f"Stoker is {'restarting' if restarts else 'shutting down'}")
+            await self._wait_for_requests(supervisor, table)
+        if self._ending is Ending.STOP:  # from the beginning, or since a signal came meanwhile
             table.close_doors("Stoker is shutting down")
             supervisor.leave()
             await supervisor.wait_until_all_stopped()
             return
-        restarts = self._ending is Ending.RESTART
-        table.close_doors(f"Stoker is {'restarting' if restarts else 'shutting down'}")
+        supervisor.leave_running()
+        if self._ending is Ending.RESTART:
+            self.handed = self.listener.dup()  # the server closes its own; who connects now waits in the backlog
+
+    async def _wait_for_requests(self, supervisor: Supervisor, table: RoutingTable) -> None:
         patience = max((spec.drain_timeout_seconds for spec in supervisor.specs().values()), default=0.0)
-        with trio.move_on_after(patience) as waiting:
-            self._waiting = waiting
+        with trio.move_on_after(patience) as self._waiting:
             if self._hurry.is_set():
-                waiting.cancel()
+                self._waiting.cancel()
             while table.in_flight():
                 await trio.sleep(0.02)
-        supervisor.leave_running()
-        if restarts:
-            self.handed = self.listener.dup()  # the server closes its own; who connects now waits in the backlog
 
     def leave(self, ending: Ending, *, now: bool) -> None:
         """End, as the management side wants it. Raises :class:`ConflictError` while it is ending already."""
@@ -392,7 +396,11 @@ class Program:
 
     async def _obey_signals(self, signals: AsyncIterator[int]) -> None:
         async for _ in signals:
-            if self._leave.is_set():
+            if self._leave.is_set() and self._ending is not Ending.STOP:
+                log.info("stopping whole, with all engines")
+                self._ending = Ending.STOP
+                self._waiting.cancel()
+            elif self._leave.is_set():
                 self._hurry.set()
             else:
                 log.info("stopping: answering what is being answered; once more (Ctrl-C) to hurry")
@@ -403,8 +411,7 @@ class Program:
         log.warning("not waiting for what is being answered")
         if self._ending is Ending.STOP:
             supervisor.leave(hurry=True)
-        if self._waiting is not None:
-            self._waiting.cancel()
+        self._waiting.cancel()
         server.hurry()
 
     @contextlib.asynccontextmanager

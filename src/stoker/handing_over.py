@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import MutableMapping, Sequence
@@ -21,6 +22,7 @@ from stoker.errors import StokerError
 
 VARIABLE = "STOKER_HANDED_OVER"
 CHECK_SECONDS = 60.0
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 @attrs.frozen
@@ -93,6 +95,7 @@ class Successor:
             os.set_inheritable(descriptor, True)  # noqa: FBT003 - the standard library takes it so
         handed = json.dumps({"listener": listener.fileno(), "lock": lock})
         argv = [*self.command, *self.arguments]
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # one that comes now is for the successor
         try:
             os.execve(argv[0], argv, {**os.environ, VARIABLE: handed})  # noqa: S606 - argv, as ours was
         except OSError as error:

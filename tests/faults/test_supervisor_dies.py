@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
 from stoker.home import Home
 from stoker.supervise import proctable
@@ -192,6 +193,22 @@ def test_a_restart_does_not_wait_for_ever_and_cuts_no_stream_without_a_word(
                 rest.extend(events)
             assert "error" in json.loads(rest[-1]), rest[-2:]
         program.wait_until_ready(1)
+
+
+@pytest.mark.parametrize("moment", ["while it waits for requests", "while it becomes another program"])
+def test_a_signal_during_a_restart_stops_it_all(pyz: Path, stoker_home: Home, tmp_path: Path, moment: str) -> None:
+    config = write(tmp_path, engine("slow", "--token-seconds", "0.05", drain_timeout_seconds=2))
+    with running(pyz, stoker_home, "up", "-c", config) as program, contextlib.ExitStack() as stack:
+        program.wait_until_ready(1)
+        if moment == "while it waits for requests":
+            stack.enter_context(streaming(program, "slow"))
+            assert program.manage("POST", "/gateway/restart").status_code == httpx2.codes.ACCEPTED
+        else:
+            assert program.manage("POST", "/gateway/restart").status_code == httpx2.codes.ACCEPTED
+            until(lambda: "restarting" in program.output.read_text(), "it goes")
+        program.signal(signal.SIGTERM)
+        assert program.wait() == 0
+        assert not program.processes()
 
 
 def test_a_restart_that_would_not_come_up_does_not_happen(pyz: Path, stoker_home: Home, tmp_path: Path) -> None:
