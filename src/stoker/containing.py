@@ -1,29 +1,71 @@
-"""The border at which plugins are met before anything is served: found, loaded, and asked what they bring."""
+"""The border to plugins: whatever a stranger's code raises costs what it was asked for, and is told in one line."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 
-from stoker.errors import PluginError
+from stoker.errors import PluginError, StokerError
+
+MOST_CHARACTERS = 1000
 
 
-@contextmanager
-def contained(what: str) -> Iterator[None]:
-    """Around all that touches a stranger's object: whatever that raises is a PluginError, which begins with ``what``.
+@contextlib.contextmanager
+def contained(
+    what: str, kind: type[StokerError] = PluginError, *, passing: type[StokerError] | None = None
+) -> Iterator[None]:
+    """Turn what the block raises into an error of ``kind`` that begins with ``what``; what is ``passing`` goes through.
 
-    Only Ctrl-C passes. SystemExit does not: whether Stoker ends is not the plugin's affair.
+    Without ``passing`` that is what is of ``kind`` already. Also what is no ``Exception`` is turned: whether Stoker
+    ends is not a plugin's affair. Only Ctrl-C goes through. Nothing in the block may await: a cancellation would be
+    taken for the plugin's.
     """
     try:
         yield
-    except (PluginError, KeyboardInterrupt):
+    except KeyboardInterrupt:
         raise
-    except BaseException as error:
-        raise PluginError(f"{what}: {_told(error)}") from error
+    except BaseException as error:  # the plugin boundary
+        if isinstance(error, passing or kind):
+            raise
+        raise kind(f"{what}: {told(error)}") from error
 
 
-def _told(error: BaseException) -> str:
+def told(error: BaseException) -> str:
+    """The type of an exception and what it says, in one line. Never raises, though a stranger's ``__str__`` may."""
+    name, text = type(error).__name__, _text(error)
+    return f"{name}: {text}" if text else name
+
+
+def words(error: BaseException) -> str:
+    """What an exception says, in one line; where that is nothing, its type. Never raises."""
+    return _text(error) or type(error).__name__
+
+
+def described(value: object) -> str:
+    """The ``repr`` of what a stranger gave, in one line. Never raises, though his ``__repr__`` may."""
     try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - the text of a stranger's exception is a stranger's code too
-        return type(error).__name__
+        return one_line(repr(value))
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - a stranger's code, as everything here
+        return f"a {type(value).__name__}"
+
+
+def one_line(text: str) -> str:
+    """``text`` without line breaks and what else can't be seen, and cut where it is too long for anybody to read."""
+    line = "".join(filter(str.isprintable, " ".join(text.split())))
+    return line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]}…"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return one_line(str(error))
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - the text of a stranger's exception is a stranger's code too
+        return ""
+
+
+def is_text(value: object) -> bool:
+    """Whether it is one, whatever its type says: a plugin may have been written without a type checker."""
+    return isinstance(value, str)

@@ -13,9 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 GROUND = frozenset({"stoker", "errors", "model", "home", "settings"})
 INSIDE = GROUND | {"contracts", "core"}
 PARTS = frozenset({"gpu", "store", "supervise", "gateway", "environments"})
-WIRED = (
-    INSIDE | PARTS | {"handing_over", "config", "containing", "observing", "operations", "web", "hookspecs", "plugins"}
-)
+BORDER = frozenset({"containing"})
+WIRED = INSIDE | PARTS | BORDER | {"handing_over", "config", "observing", "operations", "web", "hookspecs", "plugins"}
 
 # What each part of stoker may import, besides itself. "stoker" is the package's own __init__.
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
@@ -31,14 +30,14 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "testing": frozenset({"errors", "model", "contracts", "hookspecs"}),
     "builtin": frozenset({"errors", "model", "contracts", "hookspecs"}),
     "plugins": frozenset({"errors", "model", "containing", "contracts", "hookspecs", "builtin"}),
-    "config": GROUND | {"contracts"},
+    "config": GROUND | BORDER | {"contracts"},
     "core": INSIDE,
-    **dict.fromkeys(PARTS, INSIDE),
+    **dict.fromkeys(PARTS, INSIDE | BORDER),
     "observing": frozenset({"errors", "model"}),
     "handing_over": frozenset({"errors"}),
     "returning": INSIDE | PARTS,
     "operations": INSIDE | PARTS | {"config", "returning"},
-    "web": INSIDE | PARTS | {"containing"},
+    "web": INSIDE | PARTS | BORDER,
     "app": WIRED | {"builtin", "accelerators"},
     "cli": WIRED | {"app", "client", "accelerators"},
     "client": GROUND,

@@ -12,7 +12,7 @@ from cyclopts import App
 from stoker.cli.activity import warn
 from stoker.cli.plugins import load_plugins
 from stoker.cli.tree import is_ours, make_app
-from stoker.containing import contained
+from stoker.containing import contained, told
 from stoker.errors import PluginError
 from stoker.plugins import Implementation
 
@@ -63,5 +63,4 @@ def failed(command: str, plugin: str, error: Exception) -> NoReturn:
     if os.environ.get(TRACEBACK):
         traceback.print_exception(error)
     hint = "" if os.environ.get(TRACEBACK) else f"; {TRACEBACK}=1 shows where"
-    what = f"{type(error).__name__}: {error}"
-    raise PluginError(f"the command {command!r} of plugin {plugin!r} failed with {what}{hint}") from error
+    raise PluginError(f"the command {command!r} of plugin {plugin!r} failed with {told(error)}{hint}") from error

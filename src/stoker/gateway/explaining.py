@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Sequence
 from time import perf_counter
 
 import attrs
 
+from stoker.containing import told
 from stoker.contracts import Explaining
 from stoker.gateway.answers import listed, shown
 from stoker.gateway.choosing import Chooser, chosen_by
@@ -139,7 +139,7 @@ def _choice(
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - the plugin boundary: contained, and named
-        why = f"the policy {policy.name!r} failed ({_told(error)}); {_why(fallback, request, candidates, now)}"
+        why = f"the policy {policy.name!r} failed ({told(error)}); {_why(fallback, request, candidates, now)}"
         return fallback.choose(request, candidates, now), why, False
     return chosen, _why(policy, request, candidates, now), any(other is not chosen for other in again)
 
@@ -153,9 +153,5 @@ def _why(chooser: Chooser, request: RouteRequest, candidates: Sequence[Candidate
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - the plugin boundary: contained, and named
-        return f"{ours}, and failed to say why ({_told(error)})"
+        return f"{ours}, and failed to say why ({told(error)})"
     return ours
-
-
-def _told(error: BaseException) -> str:
-    return traceback.format_exception_only(error)[-1].strip()

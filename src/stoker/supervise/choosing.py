@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import attrs
 
+from stoker.containing import contained, is_text
 from stoker.contracts import GpuScheduler
 from stoker.errors import LaunchError, PermanentLaunchError
 from stoker.model import EngineSpec, Gpu, GpuReport, Placement, Refusal, Reservations
-from stoker.supervise.boundary import contained, is_text
 from stoker.supervise.holdings import Holdings
 
 GIB = 1024**3

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from stoker.containing import contained
+from stoker.errors import LaunchError, PermanentLaunchError
 from stoker.model import EngineSpec, Gpu
-from stoker.supervise.boundary import contained
 
 Estimate = Callable[[EngineSpec, Gpu], int | None]
 """What a runtime says that an engine will want of each of its GPUs, if they are like this one."""
@@ -55,7 +56,9 @@ def needs_of(
         return dict.fromkeys((gpu.uuid for gpu in gpus), -(-spec.required_memory_bytes // max(1, spec.gpus)))
     needs: dict[str, int | None] = {}
     for gpu in gpus:
-        with contained(f"runtime {spec.runtime!r} could not estimate its memory"):
+        with contained(
+            f"runtime {spec.runtime!r} could not estimate its memory", PermanentLaunchError, passing=LaunchError
+        ):
             estimated = _bytes(estimate(spec, gpu))
         needs[gpu.uuid] = max(estimated or 0, ledger.needed(spec, gpu) or 0) or None
     return needs

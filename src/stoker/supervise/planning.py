@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import httpx2
 
+from stoker.containing import contained, is_text
 from stoker.contracts import EngineRuntime
+from stoker.errors import LaunchError, PermanentLaunchError
 from stoker.model import AdapterPaths, EngineSpec, LaunchPlan, Placement, SleepPaths, TokenProbe
-from stoker.supervise.boundary import contained, is_text
 
 
 def make_plan(runtime: EngineRuntime, spec: EngineSpec, placement: Placement, port: int) -> LaunchPlan:
@@ -18,7 +19,7 @@ def make_plan(runtime: EngineRuntime, spec: EngineSpec, placement: Placement, po
     Raises :class:`LaunchError` that names the runtime where it breaks, or where nothing can be started and watched by
     what it says.
     """
-    with contained(f"runtime {spec.runtime!r} could not plan it"):
+    with contained(f"runtime {spec.runtime!r} could not plan it", PermanentLaunchError, passing=LaunchError):
         plan = runtime.plan(spec, placement, port)
         if wrong := next(_mistakes(plan), None):
             raise TypeError(wrong)

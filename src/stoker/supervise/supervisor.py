@@ -12,6 +12,7 @@ from typing import Protocol
 import attrs
 import trio
 
+from stoker.containing import told
 from stoker.contracts import EngineRuntime
 from stoker.core import events as e
 from stoker.core.describe import backend_of, describe
@@ -20,7 +21,6 @@ from stoker.core.naming import expand, free_id, is_engine_id
 from stoker.errors import ConfigError, ConflictError, Mistake, NotFoundError, PluginError
 from stoker.model import Backend, EngineInfo, EngineRun, EngineSpec, EngineState, Origin, Stray
 from stoker.supervise import crew, logs
-from stoker.supervise.boundary import told
 from stoker.supervise.changes import Bulletin, Change, is_visible, log_change
 from stoker.supervise.dispatcher import Dispatcher
 from stoker.supervise.keeping import Keeper
