@@ -13,15 +13,29 @@ from stoker.contracts import EngineRuntime
 from stoker.model import Candidate, EngineSpec, RouteRequest
 from stoker.settings import GatewaySettings, RuntimeSettings, Settings
 
+PATHS: Mapping[str, object] = {"3": frozenset({3}), "path": "/v1/completions", "nothing": None, "v1": {"v1"}}
+
 
 @attrs.frozen
 class Picky:
-    """A runtime with two complaints about every model but one."""
+    """A runtime with two complaints about most models, and some at which it breaks."""
 
     name = "picky"
 
     def check(self, spec: EngineSpec) -> Sequence[str]:
-        return [] if spec.model == "good" else ["too small", "too green"]
+        match spec.model:
+            case "good":
+                return []
+            case "a text":
+                return "no"
+            case "None":
+                return None  # type: ignore[return-value]
+            case "leave":
+                raise SystemExit(3)
+        return [] if spec.model in PATHS else ["too small", "too\ngreen"]
+
+    def paths(self, spec: EngineSpec) -> frozenset[str]:
+        return PATHS.get(spec.model, frozenset({"/v1/completions"}))  # type: ignore[return-value]
 
 
 @attrs.frozen
@@ -42,6 +56,26 @@ def test_what_fits_has_no_mistakes() -> None:
 def test_every_complaint_of_every_runtime_is_told_with_its_engine() -> None:
     engines = (EngineSpec(model="good", runtime="picky"), EngineSpec(model="bad", runtime="picky"))
     assert mistakes_of(Settings(engines=engines)) == [("engine[1]", "too small"), ("engine[1]", "too green")]
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("a text", "TypeError: check must return a list of texts, not 'no'"),
+        ("None", "TypeError: check must return a list of texts, not None"),
+        ("leave", "SystemExit: 3"),
+        ("3", "TypeError: paths must return a set of texts, not frozenset({3})"),
+        ("path", "TypeError: paths must return a set of texts, not '/v1/completions'"),
+        ("nothing", "TypeError: paths must return a set of texts, not None"),
+        ("v1", "TypeError: paths gave 'v1', which does not begin with /"),
+    ],
+)
+def test_a_runtime_that_breaks_is_named_and_the_rest_is_checked(model: str, says: str) -> None:
+    """A text was taken for a list of complaints, one for each letter; the paths were not asked for before the start."""
+    engines = (EngineSpec(model=model, runtime="picky"), EngineSpec(model="bad", runtime="picky"))
+    broken, *others = mistakes_of(Settings(engines=engines))
+    assert broken == ("engine[0]", f"runtime 'picky' broke when it was asked about {model!r}: {says}")
+    assert [path for path, _ in others] == ["engine[1]", "engine[1]"]
 
 
 def test_unknown_names_are_told_with_what_there_is() -> None:
@@ -94,6 +128,12 @@ class Flexible(Stubborn):
                 raise ZeroDivisionError("a defect")
             case "nothing":
                 return None
+            case "leave":
+                raise SystemExit(3)
+            case "say nothing":
+                raise ValueError
+            case "class":
+                return Flexible
             case "rename":
                 return attrs.evolve(self, name="other")
         return attrs.evolve(self, **options)
@@ -112,6 +152,7 @@ def test_a_policy_is_given_its_options() -> None:
     assert flexible.spread == 1
 
 
+UNFIT = "what configured() gave can't be used: Flexible is no RoutingPolicy: "
 BROKE = "the policy broke when it was given these options: "
 
 
@@ -124,17 +165,34 @@ BROKE = "the policy broke when it was given these options: "
         (
             {"flexible": {"spread": "break"}},
             "policy.flexible",
-            f"{BROKE}ZeroDivisionError('a defect')",
+            f"{BROKE}ZeroDivisionError: a defect",
         ),
         (
             {"flexible": {"spread": "nothing"}},
             "policy.flexible",
-            f"{BROKE}TypeError('configured() gave a NoneType, which is no policy')",
+            "what configured() gave can't be used: NoneType is no RoutingPolicy: it has no 'name'",
         ),
         (
             {"flexible": {"spread": "rename"}},
             "policy.flexible",
-            f"{BROKE}TypeError(\"configured() gave a policy of another name, 'other'\")",
+            "configured() gave a policy of another name, 'other'",
+        ),
+        ({"flexible": {"spread": "leave"}}, "policy.flexible", f"{BROKE}SystemExit: 3"),
+        ({"flexible": {"spread": "say nothing"}}, "policy.flexible", "ValueError"),
+        (
+            {"flexible": {"needs": {"nope"}}},
+            "policy.flexible",
+            f"{UNFIT}it needs 'nope'; there is only: body, headers, prompt, session",
+        ),
+        (
+            {"flexible": {"needs": "headers"}},
+            "policy.flexible",
+            f"{UNFIT}its needs are 'headers', and must be a set of texts",
+        ),
+        (
+            {"flexible": {"spread": "class"}},
+            "policy.flexible",
+            "what configured() gave can't be used: Flexible is a class; give an instance of it: Flexible()",
         ),
     ],
 )

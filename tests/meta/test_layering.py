@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GROUND = frozenset({"stoker", "errors", "model", "home", "settings"})
 INSIDE = GROUND | {"contracts", "core"}
 PARTS = frozenset({"gpu", "store", "supervise", "gateway", "environments"})
-BORDER = frozenset({"containing"})
+BORDER = frozenset({"containing", "vetting"})
 WIRED = INSIDE | PARTS | BORDER | {"handing_over", "config", "observing", "operations", "web", "hookspecs", "plugins"}
 
 # What each part of stoker may import, besides itself. "stoker" is the package's own __init__.
@@ -26,10 +26,11 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "accelerators": frozenset({"errors", "model", "home"}),
     "containing": frozenset({"errors"}),
     "contracts": frozenset({"errors", "model"}),
+    "vetting": frozenset({"errors", "model", "containing", "contracts"}),
     "hookspecs": frozenset({"model", "contracts"}),
     "testing": frozenset({"errors", "model", "contracts", "hookspecs"}),
     "builtin": frozenset({"errors", "model", "contracts", "hookspecs"}),
-    "plugins": frozenset({"errors", "model", "containing", "contracts", "hookspecs", "builtin"}),
+    "plugins": frozenset({"errors", "model", "contracts", "hookspecs", "builtin"}) | BORDER,
     "config": GROUND | BORDER | {"contracts"},
     "core": INSIDE,
     **dict.fromkeys(PARTS, INSIDE | BORDER),

@@ -32,6 +32,20 @@ def stoker_register_policies():
     return [First()]
 """
 
+RUNTIME = """
+from stoker.builtin.runtimes import Command
+from stoker.hookspecs import hookimpl
+from stoker.model import EnvironmentSpec
+
+class Mine(Command):
+    name = "mine"
+    environment = {environment}
+
+@hookimpl
+def stoker_register_runtimes():
+    return [Mine()]
+"""
+
 
 @pytest.fixture(autouse=True)
 def imports() -> Iterator[None]:
@@ -252,12 +266,39 @@ def test_a_plugin_can_not_hide_a_module_of_pythons(place: Path) -> None:
             "'soul'; there is only: body, headers, prompt, session",
         ),
         (POLICY.replace("frozenset()", "3"), "needs are 3"),
+        (POLICY.replace("[First()]", "[First]"), "First is a class; give an instance of it: First()"),
+        (POLICY + "First.explain = 3", "'explain' can't be called"),
+        (POLICY + "async def f(self, options): pass\nFirst.configured = f", "'configured' is async"),
         (POLICY.replace("{name}", "least-load"), "of plugin 'builtin.policies'"),
         (POLICY.replace("[First()]", "[First(), First()]"), "of plugin 'mine'"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_of_the_plugin_remains(place: Path, source: str, says: str) -> None:
     assert says in problem(place, source.replace("{name}", "first").replace("{{", "{").replace("}}", "}"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ("'vllm'", "its environment is 'vllm', and must be an EnvironmentSpec or None"),
+        (
+            "EnvironmentSpec(requirements='vllm')",
+            "its environment.requirements is 'vllm', and must be a tuple",
+        ),
+        ("EnvironmentSpec(requirements=(), files={'a': b'c'})", "its environment.files is {'a': b'c'}"),
+        ("EnvironmentSpec(requirements=(), summary=None)", "its environment.summary is None, and must be a text"),
+    ],
+)
+def test_what_a_runtime_is_besides_its_methods_is_held_against_the_contract_too(
+    place: Path, environment: str, says: str
+) -> None:
+    """It was taken as it was, and ``stoker runtime list`` was a traceback."""
+    assert f"Mine is no EngineRuntime: {says}" in problem(place, RUNTIME.format(environment=environment))
+
+
+def test_a_runtime_with_an_environment_is_right(place: Path) -> None:
+    environment = "EnvironmentSpec(requirements=['vllm'], files={'a': 'b'}, prepare=('{python}',))"
+    assert load(write(place, RUNTIME.replace("{environment}", environment))).runtime("mine").environment
 
 
 def test_a_plugin_that_breaks_only_when_it_is_looked_at_is_left_out_too(place: Path) -> None:

@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from stoker.builtin.runtimes import Command
-from stoker.errors import ConfigError, ConflictError, NotFoundError
+from stoker.errors import ConfigError, ConflictError, NotFoundError, PluginError
 from stoker.gateway.routing import RoutingTable
 from stoker.home import Home
 from stoker.model import EngineInfo, EngineSpec, EngineState, LaunchPlan, Placement
@@ -150,6 +150,18 @@ async def test_a_runtime_that_plans_what_is_no_command_costs_its_engine_and_is_n
         info = await supervisor.wait_until_settled("tiny")
         assert (info.state, info.restart_at) == (EngineState.ERROR, None)
         assert "runtime 'careless' could not plan it: TypeError: its argv is made of texts" in (info.last_error or "")
+
+
+async def test_a_runtime_that_breaks_on_a_spec_is_named_and_nothing_is_started(open_supervisor: OpenSupervisor) -> None:
+    class Careless(Command):
+        def paths(self, spec: EngineSpec) -> frozenset[str]:
+            return frozenset({3})  # type: ignore[arg-type]
+
+    async with open_supervisor() as supervisor:
+        supervisor.crew.runtimes = {"careless": Careless()}
+        with pytest.raises(PluginError, match="runtime 'careless' broke when it was asked"):
+            supervisor.start(spec(runtime="careless"), "tiny")
+        assert supervisor.infos() == ()
 
 
 async def test_what_can_not_be_is_refused_and_hurts_nobody(open_supervisor: OpenSupervisor) -> None:

@@ -7,10 +7,12 @@ from typing import Protocol
 
 from stoker.config.policies import configured
 from stoker.config.values import join, suggested
+from stoker.containing import one_line, words
 from stoker.contracts import EngineRuntime, GpuScheduler, RoutingPolicy
-from stoker.errors import Mistake
+from stoker.errors import Mistake, PluginError
 from stoker.model import EngineSpec
 from stoker.settings import Settings
+from stoker.vetting import check_runtime_on
 
 
 class Provided(Protocol):
@@ -55,9 +57,11 @@ def _spec(spec: EngineSpec, runtimes: Mapping[str, EngineRuntime], path: str) ->
         yield from _name(join(path, "runtime"), "runtime", spec.runtime, runtimes)
         return
     try:
-        yield from [Mistake(path, complaint) for complaint in runtimes[spec.runtime].check(spec)]
-    except Exception as error:  # noqa: BLE001 - the plugin boundary: a runtime that breaks is named, the rest checked
-        yield Mistake(path, f"runtime {spec.runtime!r} broke when it was asked about this: {error!r}")
+        complaints, _ = check_runtime_on(runtimes[spec.runtime], spec)
+    except PluginError as error:
+        yield Mistake(path, words(error))
+    else:
+        yield from (Mistake(path, one_line(complaint)) for complaint in complaints)
 
 
 def _name(path: str, what: str, name: str, known: Collection[str]) -> Iterator[Mistake]:

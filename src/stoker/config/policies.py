@@ -7,8 +7,10 @@ from types import MappingProxyType
 from typing import Any
 
 from stoker.config.values import join, suggested
+from stoker.containing import contained, words
 from stoker.contracts import Configurable, RoutingPolicy
-from stoker.errors import Mistake
+from stoker.errors import Mistake, PluginError
+from stoker.vetting import check_contract
 
 Policies = Mapping[str, RoutingPolicy]
 
@@ -23,11 +25,10 @@ def configured(options: Mapping[str, Mapping[str, Any]], policies: Policies) -> 
             mistakes.append(Mistake(path, f"there is no policy {name!r}; {suggested(name, policies)}"))
             continue
         try:
-            there[name] = _with_options(policies[name], table)
-        except ValueError as error:
-            mistakes.append(Mistake(path, str(error)))
-        except Exception as error:  # noqa: BLE001 - the plugin boundary: a policy that breaks is named, the rest checked
-            mistakes.append(Mistake(path, f"the policy broke when it was given these options: {error!r}"))
+            with contained("the policy broke when it was given these options"):
+                there[name] = _with_options(policies[name], table)
+        except PluginError as error:
+            mistakes.append(Mistake(path, words(error)))
     return MappingProxyType(there), tuple(mistakes)
 
 
@@ -35,11 +36,15 @@ def _with_options(policy: RoutingPolicy, options: Mapping[str, Any]) -> RoutingP
     if not options:
         return policy
     if not isinstance(policy, Configurable):
-        raise ValueError(f"the policy takes no options; leave out {', '.join(options)}")  # noqa: TRY004 - a user's mistake
-    new = policy.configured(options)
-    if not isinstance(new, RoutingPolicy):
-        raise TypeError(f"configured() gave a {type(new).__name__}, which is no policy")
-    frozenset(new.needs)  # as the gateway will
+        raise PluginError(f"the policy takes no options; leave out {', '.join(options)}")
+    try:
+        new = policy.configured(options)
+    except ValueError as error:  # what the contract asks it to raise for a user's mistake
+        raise PluginError(words(error)) from error
+    try:
+        check_contract(new, RoutingPolicy)
+    except PluginError as error:
+        raise PluginError(f"what configured() gave can't be used: {words(error)}") from error
     if new.name != policy.name:
-        raise TypeError(f"configured() gave a policy of another name, {new.name!r}")
+        raise PluginError(f"configured() gave a policy of another name, {new.name!r}")
     return new

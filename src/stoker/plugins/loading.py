@@ -16,9 +16,10 @@ from stoker.containing import contained
 from stoker.contracts import EngineRuntime, GpuScheduler, RoutingPolicy
 from stoker.errors import PluginError
 from stoker.hookspecs import PROJECT
-from stoker.plugins.checking import check_contract, check_hooks
+from stoker.plugins.checking import check_hooks
 from stoker.plugins.finding import Source
 from stoker.plugins.registry import Implementation, PluginRecord, Registry
+from stoker.vetting import check_contract
 
 BUILTINS: Sequence[ModuleType] = (runtimes, policies, schedulers)
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith(f"{PROJECT}_"))

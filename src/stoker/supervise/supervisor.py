@@ -12,13 +12,12 @@ from typing import Protocol
 import attrs
 import trio
 
-from stoker.containing import told
 from stoker.contracts import EngineRuntime
 from stoker.core import events as e
 from stoker.core.describe import backend_of, describe
 from stoker.core.engine import Engine, Fleet, Phase
 from stoker.core.naming import expand, free_id, is_engine_id
-from stoker.errors import ConfigError, ConflictError, Mistake, NotFoundError, PluginError
+from stoker.errors import ConfigError, ConflictError, Mistake, NotFoundError
 from stoker.model import Backend, EngineInfo, EngineRun, EngineSpec, EngineState, Origin, Stray
 from stoker.supervise import crew, logs
 from stoker.supervise.changes import Bulletin, Change, is_visible, log_change
@@ -27,6 +26,7 @@ from stoker.supervise.keeping import Keeper
 from stoker.supervise.launching import endpoint_of
 from stoker.supervise.leftovers import Leftovers, describe_strays, end_leftovers, find_leftovers
 from stoker.supervise.tending import Tending
+from stoker.vetting import check_runtime_on
 
 log = logging.getLogger("stoker.supervise")
 
@@ -231,12 +231,7 @@ class Supervisor:
         spec, and :class:`PluginError` for a runtime that breaks on it.
         """
         runtime = self._runtime(spec)
-        try:
-            mistakes, paths = tuple(runtime.check(spec)), frozenset(runtime.paths(spec))
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # the plugin boundary: contained, and the plugin named
-            raise PluginError(f"runtime {runtime.name!r}, checking {spec.model!r}: {told(error)}") from error
+        mistakes, paths = check_runtime_on(runtime, spec)
         if mistakes:
             raise ConfigError(f"engine {spec.model!r}", [Mistake("", mistake) for mistake in mistakes])
         return paths
