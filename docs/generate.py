@@ -233,9 +233,10 @@ Plugins are looked for, in this order, in
    could be imported, or may rename the folder or one above it. What is hidden does not count;
 3. the entry-point group `stoker` of the running interpreter.
 
-They are imported after Stoker and its libraries, whose modules they can't hide. A plugin that is found twice counts
+They are imported after Stoker and its libraries, whose modules they can't hide; what they print meanwhile goes to
+standard error. A plugin that is found twice counts
 once; another one that has its name is left out. So is, whole, one that can't be read or imported, raises, misspells a
-hook, lacks a part of a contract or provides a name that is taken: a line on standard error and `stoker plugin list` say
+hook or makes it async, lacks a part of a contract or provides a name that is taken: a line on standard error and `stoker plugin list` say
 why, and with `--strict` the command fails instead. A place that is not there at all is an error in any case, except
 where help is asked for, or a command that is none of Stoker's own: there it is only said.
 

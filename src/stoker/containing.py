@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 from stoker.errors import PluginError, StokerError
@@ -64,6 +65,13 @@ def _text(error: BaseException) -> str:
         raise
     except BaseException:  # noqa: BLE001 - the text of a stranger's exception is a stranger's code too
         return ""
+
+
+@contextlib.contextmanager
+def aside() -> Iterator[None]:
+    """Have what is printed in the block go to standard error: standard output is for results. Not for threads."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def is_text(value: object) -> bool:

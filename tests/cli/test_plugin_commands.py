@@ -17,7 +17,7 @@ from cyclopts import App
 from stoker.hookspecs import hookimpl
 from stoker.errors import StokerError
 
-print("imported", flush=True)
+{first}
 greet = App(name="greet", help="Say hello.")
 
 @greet.default
@@ -36,9 +36,11 @@ class Shell:
 
     folder: Path
 
-    def has(self, body: str = "print('hello', name)", answer: str = "[greet]", name: str = "greeting") -> None:
+    def has(
+        self, body: str = "print('hello', name)", answer: str = "[greet]", name: str = "greeting", first: str = ""
+    ) -> None:
         """There is a plugin with this command."""
-        (self.folder / f"{name}.py").write_text(SOURCE.format(body=body, answer=answer))
+        (self.folder / f"{name}.py").write_text(SOURCE.format(first=first, body=body, answer=answer))
 
     def __call__(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         paths = os.pathsep.join(path for path in sys.path if path)
@@ -56,7 +58,13 @@ def shell(tmp_path: Path) -> Shell:
 def test_a_command_of_a_plugin_is_run(shell: Shell) -> None:
     shell.has()
     done = shell("greet", "--name", "you")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "imported\nhello you\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello you\n", "")
+
+
+def test_what_a_plugin_prints_before_it_is_called_is_no_part_of_the_output(shell: Shell) -> None:
+    shell.has(first="print('imported')", answer="print('asked') or [greet]")
+    done = shell("greet")
+    assert (done.stdout, done.stderr) == ("hello world\n", "imported\nasked\n")
 
 
 def test_it_is_in_the_list_of_commands_with_its_plugin(shell: Shell) -> None:
@@ -69,10 +77,10 @@ def test_it_is_in_the_list_of_commands_with_its_plugin(shell: Shell) -> None:
 
 @pytest.mark.parametrize("arguments", [("--version",), ("config", "schema"), ("gateway", "--help")])
 def test_commands_of_stokers_own_load_no_plugin_for_it(shell: Shell, arguments: tuple[str, ...]) -> None:
-    shell.has()
+    shell.has(first="print('imported')")
     done = shell(*arguments)
     assert done.returncode == 0
-    assert "imported" not in done.stdout
+    assert "imported" not in done.stderr
 
 
 def test_what_it_returns_is_the_exit_code(shell: Shell) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -277,6 +278,104 @@ def test_what_is_wrong_is_said_and_nothing_of_the_plugin_remains(place: Path, so
     assert says in problem(place, source.replace("{name}", "first").replace("{{", "{").replace("}}", "}"))
 
 
+HOOK = """
+from stoker.hookspecs import hookimpl
+
+@hookimpl{marked}
+{define} stoker_{hook}({takes}):
+    {body}
+"""
+
+
+def hook(hook: str, takes: str = "", *, define: str = "def", marked: str = "", body: str = "pass") -> str:
+    return HOOK.format(hook=hook, takes=takes, define=define, marked=marked, body=body)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (hook("request_finished", "record", define="async def"), "stoker_request_finished is async"),
+        (
+            hook("register_policies", define="async def"),
+            "stoker_register_policies is async; it must be a plain function",
+        ),
+        (
+            hook("engine_changed", "after", marked="(wrapper=True)", body="yield"),
+            "stoker_engine_changed is marked as a",
+        ),
+        (hook("engine_changed", "after", marked="(hookwrapper=True)", body="yield"), "is marked as a wrapper"),
+        (
+            hook("engine_changed", "after", body="yield"),
+            "stoker_engine_changed has a 'yield' in it, so that calling it",
+        ),
+        (
+            hook("engine_changed", "engine"),
+            "asks for 'engine', which it is not given; it may take, by name: before, af",
+        ),
+        (hook("request_finished", "record, /"), "asks for 'record', which it is not given; it may take, by name: rec"),
+        (hook("request_finished", "record, *, more"), "asks for 'more', which it is not given"),
+        (hook("register_policies", "manager"), "asks for 'manager', which it is not given; it takes no arguments"),
+        (
+            "async def policies(): return []" + hook("register_policies", body="return policies()"),
+            "stoker_register_policies returned a coroutine; it must return a list",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_hook_that_could_not_be_called_or_would_never_run_is_refused(place: Path, source: str, says: str) -> None:
+    """Observers that are async, or have a ``yield``, were called for ever, and did nothing."""
+    said = problem(place, source)
+    assert says in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("takes", "given"),
+    [
+        ("after", [2]),
+        ("before, *, after", [1, 2]),
+        ("before=0, after=0", [1, 2]),
+        ("before, **rest", [1, {"after": 2}]),
+    ],
+)
+def test_a_hook_is_given_what_it_takes_however_it_says_so(place: Path, takes: str, given: object) -> None:
+    """One whose arguments had defaults was given none of them."""
+    source = hook("engine_changed", takes, body="return list(locals().values())")
+    [implementation] = load(write(place, source)).implementations("stoker_engine_changed")
+    assert implementation(before=1, after=2) == given
+
+
+def test_a_class_where_its_instance_is_meant_is_told_so(place: Path) -> None:
+    source = OBJECT.replace("plugin = Plugin()", "plugin = Plugin")
+    registry = of_an_object(place, source.format(name="state", error="RuntimeError"))
+    assert registry.left_out["mine"] == "Plugin is a class; let the plugin be an instance of it: Plugin()"
+
+
+def test_whatever_it_says_is_told_in_one_line(place: Path) -> None:
+    assert problem(place, "hookimpl = 1\nraise OSError('no\\nsuch\\n  luck')").endswith("OSError: no such luck")
+
+
+@pytest.mark.parametrize(("named", "first"), [("another", True), ("another", False), ("mine", False)])
+def test_a_module_that_is_installed_as_well_is_told_in_a_line_with_the_one_that_is_used(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, *, first: bool
+) -> None:
+    """Of the one that Python finds ``first``, both times."""
+    info = tmp_path / "site" / "dist-2.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: dist\nVersion: 2.0\n")
+    (info / "entry_points.txt").write_text(f"[stoker]\n{named} = mine\n")
+    theirs, mine = (write(folder, POLICY.format(name="first")) for folder in (info.parent, place))
+    monkeypatch.syspath_prepend(info.parent)
+    if first:
+        monkeypatch.syspath_prepend(place)
+    records = build_registry(chain(beside(mine), installed())).records
+    [said] = [record.problem for record in records if record.problem and record.name in ("mine", named)]
+    assert said in (
+        f"it is the plugin 'mine' ({mine}) under another name; that one is used",
+        f"its module 'mine' has the name of another one, {theirs}, which is used; give it another name",
+    )
+
+
 @pytest.mark.parametrize(
     ("environment", "says"),
     [
@@ -376,7 +475,9 @@ def test_a_broken_plugin_that_is_found_twice_is_told_once(place: Path) -> None:
 def test_one_object_is_not_two_plugins(place: Path) -> None:
     [source] = beside(write(place, POLICY.format(name="first")))
     again = attrs.evolve(source, name="another")
-    assert build_registry([source, again]).left_out == {"another": "it is the plugin 'mine' under another name"}
+    assert build_registry([source, again]).left_out == {
+        "another": f"it is the plugin 'mine' ({source.origin}) under another name; that one is used"
+    }
 
 
 OBJECT = """
@@ -466,6 +567,14 @@ def test_the_listing_tells_what_is_left_out_and_fails_only_if_told_to_be_strict(
     assert (lax.returncode, strict.returncode) == (0, 1)
     assert "left out: it can't be loaded: OSError: no such luck" in lax.stdout
     assert "no such luck" in strict.stderr
+
+
+def test_what_a_plugin_prints_is_no_part_of_the_listing(place: Path) -> None:
+    """It was: ``plugin list --json`` was no JSON any more."""
+    write(place, "print('imported')\n" + POLICY.format(name="first").replace("return [", "print('asked'); return ["))
+    done = stoker("plugin", "list", "--json", "--plugin-path", place, cwd=place)
+    assert "first" in json.dumps(json.loads(done.stdout))
+    assert done.stderr == "imported\nasked\n"
 
 
 def test_a_place_without_any_plugin_is_remarked_on(place: Path) -> None:

@@ -12,7 +12,7 @@ from cyclopts import App
 from stoker.cli.activity import warn
 from stoker.cli.plugins import load_plugins
 from stoker.cli.tree import is_ours, make_app
-from stoker.containing import contained, told
+from stoker.containing import aside, contained, told, words
 from stoker.errors import PluginError
 from stoker.plugins import Implementation
 
@@ -28,13 +28,13 @@ def add_commands(app: App) -> Mapping[str, str]:
     owners: dict[str, str] = {}
     for hook in load_plugins(needed=False).implementations("stoker_register_commands"):
         try:
-            with contained("it failed"):
+            with aside(), contained("it failed"):
                 commands = _commands(app, hook, owners)
                 for command in commands:
                     command.help = f"{command.help or ''} (plugin {hook.plugin})".lstrip()
                     make_app().command(command)  # which fails, if it does, before anything is added to ours
         except PluginError as error:
-            warn(f"the commands of plugin {hook.plugin!r} are left out: {error}")
+            warn(f"the commands of plugin {hook.plugin!r} are left out: {words(error)}")
             continue
         for command in commands:
             app.command(command)

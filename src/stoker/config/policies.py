@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from stoker.config.values import join, suggested
-from stoker.containing import contained, words
+from stoker.containing import aside, contained, words
 from stoker.contracts import Configurable, RoutingPolicy
 from stoker.errors import Mistake, PluginError
 from stoker.vetting import check_contract
@@ -25,7 +25,7 @@ def configured(options: Mapping[str, Mapping[str, Any]], policies: Policies) -> 
             mistakes.append(Mistake(path, f"there is no policy {name!r}; {suggested(name, policies)}"))
             continue
         try:
-            with contained("the policy broke when it was given these options"):
+            with aside(), contained("the policy broke when it was given these options"):
                 there[name] = _with_options(policies[name], table)
         except PluginError as error:
             mistakes.append(Mistake(path, words(error)))

@@ -205,7 +205,9 @@ def _import_from(place: Path, name: str) -> ModuleType:
     module = importlib.import_module(name)
     file = Path(getattr(module, "__file__", None) or "")
     if place not in file.parents and place.resolve() not in file.resolve().parents:
-        raise PluginError(f"its module {name!r} has the name of another one, {file}; give it another name")
+        raise PluginError(
+            f"its module {name!r} has the name of another one, {file}, which is used; give it another name"
+        )
     return module
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -12,17 +13,19 @@ import pluggy
 
 from stoker import hookspecs
 from stoker.builtin import policies, runtimes, schedulers
-from stoker.containing import contained
+from stoker.containing import aside, contained, words
 from stoker.contracts import EngineRuntime, GpuScheduler, RoutingPolicy
 from stoker.errors import PluginError
 from stoker.hookspecs import PROJECT
-from stoker.plugins.checking import check_hooks
+from stoker.plugins.checking import arguments_taken, check_hooks, check_kind, check_marked
 from stoker.plugins.finding import Source
 from stoker.plugins.registry import Implementation, PluginRecord, Registry
 from stoker.vetting import check_contract
 
 BUILTINS: Sequence[ModuleType] = (runtimes, policies, schedulers)
-HOOKS = tuple(name for name in vars(hookspecs) if name.startswith(f"{PROJECT}_"))
+HOOKS: Mapping[str, Callable[..., object]] = MappingProxyType(
+    {name: function for name, function in vars(hookspecs).items() if name.startswith(f"{PROJECT}_")}
+)
 
 
 @attrs.frozen
@@ -62,13 +65,13 @@ def build_registry(sources: Iterable[Source], *, strict: bool = False) -> Regist
         if not collected.is_new(source):
             continue
         try:
-            with contained("it can't be looked at"):
+            with aside(), contained("it can't be looked at"):
                 found = _take_in(source, collected)
         except PluginError as error:
-            message = f"plugin {source.name!r} ({source.origin}): {error}"
+            problem = words(error)
             if strict or source.builtin:
-                raise PluginError(message) from error
-            collected.records.append(PluginRecord(name=source.name, origin=source.origin, problem=str(error)))
+                raise PluginError(f"plugin {source.name!r} ({source.origin}): {problem}") from error
+            collected.records.append(PluginRecord(name=source.name, origin=source.origin, problem=problem))
         else:
             collected.add(source, found)
     return collected.registry()
@@ -126,12 +129,15 @@ def _take_in(source: Source, collected: _Collected) -> _Found:
     """Load, check and ask one plugin. Raises PluginError, or what the plugin raises, for whatever is wrong with it."""
     if source.name in collected.plugins:
         other, _ = collected.plugins[source.name]
-        raise PluginError(f"there is another plugin of that name, {other.origin}; give one of them another name")
+        raise PluginError(
+            f"there is another plugin of that name, {other.origin}, which is used; give one of them another name, or "
+            "take one away"
+        )
     with contained("it can't be loaded"):
         plugin = source.load()
     for other, known in collected.plugins.values():
         if known is plugin:
-            raise PluginError(f"it is the plugin {other.name!r} under another name")
+            raise PluginError(f"it is the plugin {other.name!r} ({other.origin}) under another name; that one is used")
     implementations = _implementations(plugin, source.name)
     things = {hook: _ask(implementations.pop(hook), hook, collected) for hook in KINDS if hook in implementations}
     provides = {KINDS[hook].many: tuple(found) for hook, found in things.items()}
@@ -144,22 +150,26 @@ def _implementations(plugin: object, name: str) -> dict[str, Implementation]:
     """The hooks of a plugin. It has a manager of its own: so nothing of one that fails halfway is left anywhere."""
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(hookspecs)
+    check_marked(plugin, HOOKS)
     try:
         manager.register(plugin, name=name)
     except pluggy.PluginValidationError as error:
         raise PluginError(str(error).rpartition("\n")[2] or str(error)) from error
     check_hooks(plugin, manager, HOOKS)
-    return {
-        hook: Implementation(name, each.function, tuple(each.argnames))
-        for hook in HOOKS
-        for each in getattr(manager.hook, hook).get_hookimpls()
-    }
+    found = {}
+    for hook, asked in HOOKS.items():
+        for each in getattr(manager.hook, hook).get_hookimpls():
+            check_kind(hook, each.function, wraps=each.wrapper or each.hookwrapper)
+            found[hook] = Implementation(name, each.function, arguments_taken(each.function, asked))
+    return found
 
 
 def _ask(implementation: Implementation, hook: str, collected: _Collected) -> Mapping[str, Any]:
     """The things that a hook registers, by name, each of them right, and none with a name that is taken."""
     with contained(f"{hook} failed"):
         answer = implementation()
+        if inspect.iscoroutine(answer):
+            answer.close()  # or Python complains that nobody waited for it
         if not isinstance(answer, Iterable):
             raise PluginError(f"{hook} returned a {type(answer).__name__}; it must return a list")
         things = list(answer)

@@ -13,7 +13,7 @@ from quart.routing import QuartMap, QuartRule
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, Rule
 
-from stoker.containing import contained
+from stoker.containing import aside, contained, words
 from stoker.errors import PluginError
 from stoker.gateway.paths import is_proxied
 
@@ -52,13 +52,13 @@ def add_routes(app: Quart, hook: Hook) -> Sequence[str]:
     """
     before = _Before(app)
     try:
-        with contained("it failed"):
+        with aside(), contained("it failed"):
             _register(app, hook(app=app))
             blueprints = sorted(app.blueprints.keys() - before.blueprints)
             _check(app, before, blueprints)
     except PluginError as error:
         before.restore()
-        raise PluginError(f"the routes of plugin {hook.plugin!r} are left out: {error}") from error
+        raise PluginError(f"the routes of plugin {hook.plugin!r} are left out: {words(error)}") from error
     return blueprints
 
 
