@@ -226,19 +226,19 @@ schedulers come through the same hooks.
 Plugins are looked for, in this order, in
 
 1. the places that `--plugin-path` names (it may be repeated), then those in `STOKER_PLUGIN_PATH` (separated by
-   colons). A place is a module (`mine.py`), a wheel, a folder with the sources of a distribution (its `pyproject.toml`
-   names the plugin), or a folder of any of these, of packages, and of what `pip install --target` leaves. In a folder
-   only those modules and packages count in which `hookimpl` occurs, and no `test_….py`;
+   colons). A place is a module (`mine.py`) or a package that has hooks, a wheel, a folder with the sources of a
+   distribution (its `pyproject.toml` names the plugin), or a folder of any of these and of what `pip install --target`
+   leaves. In a folder only those modules and packages count in which `hookimpl` occurs, and no `test_….py`;
 2. the folder `stoker-plugins` beside `stoker.pyz`, unless somebody else owns, or may write to, anything in it that
    could be imported, or may rename the folder or one above it. What is hidden does not count;
 3. the entry-point group `stoker` of the running interpreter.
 
 They are imported after Stoker and its libraries, whose modules they can't hide; what they print meanwhile goes to
-standard error. A plugin that is found twice counts
-once; another one that has its name is left out. So is, whole, one that can't be read or imported, raises, misspells a
-hook or makes it async, lacks a part of a contract or provides a name that is taken: a line on standard error and `stoker plugin list` say
-why, and with `--strict` the command fails instead. A place that is not there at all is an error in any case, except
-where help is asked for, or a command that is none of Stoker's own: there it is only said.
+standard error. A plugin that is found twice counts once; another one that has its name is left out. So is, whole, one
+that can't be read or imported, raises, misspells a hook or makes it async, lacks a part of a contract or provides a
+name that is taken: a line on standard error and `stoker plugin list` say why, and with `--strict` the command fails
+instead. A place that is not there at all is an error in any case, except where help is asked for, or a command that is
+none of Stoker's own: there it is only said.
 
 {hooks}
 

@@ -166,7 +166,7 @@ def broken_project(place: Path) -> str:
 def project_with_a_target_that_is_none(place: Path) -> str:
     (place / "a_project").mkdir()
     (place / "a_project" / "pyproject.toml").write_text("[project.entry-points.stoker]\nmine = 3\n")
-    return "a_project"
+    return "mine"
 
 
 def broken_wheel(place: Path) -> str:
@@ -223,6 +223,37 @@ def test_what_can_not_be_looked_at_is_named_and_what_lies_beside_it_works(
 def test_a_project_file_that_is_broken_is_named(place: Path) -> None:
     (place / "pyproject.toml").write_text("[project")
     assert f"{place / 'pyproject.toml'} can't be understood" in load(place).left_out["place"]
+
+
+@pytest.mark.parametrize("target", ["", "sticky:", ":plugin", "sticky plugin", "../sticky"])
+def test_an_entry_point_that_leads_nowhere_is_shown_and_costs_only_itself(place: Path, target: str) -> None:
+    """It was an AttributeError of the library that reads entry points."""
+    write(place, POLICY.format(name="first"), "right")
+    (place / "pyproject.toml").write_text(f'[project.entry-points.stoker]\nmine = "{target}"\nright = "right"\n')
+    registry = load(place)
+    assert registry.left_out == {"mine": f"its entry point leads to {target!r}; it must be 'module' or 'module:object'"}
+    assert registry.policy("first").name == "first"
+
+
+@pytest.mark.parametrize("in_a_folder", [True, False])
+def test_a_module_with_a_dot_in_its_name_is_told_to_be_renamed(place: Path, *, in_a_folder: bool) -> None:
+    """There was said to be no module 'my'."""
+    file = write(place, POLICY.format(name="first"), "my.plugin")
+    said = load(place if in_a_folder else file).left_out
+    assert said == {"my.plugin": "a module can't have a dot in its name: rename it, to 'my_plugin' say"}
+
+
+def test_a_package_may_be_named_as_the_place_itself(place: Path) -> None:
+    """There was said to be no plugin in it."""
+    (place / "package").mkdir()
+    file = write(place / "package", "from . import inside\n" + POLICY.format(name="first"), "__init__")
+    write(place / "package", "", "inside")
+    registry = load(file.parent, place)
+    assert registry.policy("first").name == "first"
+    assert [record.origin for record in registry.records if record.name == "package"] == [str(file.parent)]
+    file.write_text("")
+    write(file.parent, POLICY.format(name="second"), "second")
+    assert "second" in load(file.parent).policies, "one without hooks is a folder as any other"
 
 
 def test_a_plugin_may_be_a_link_to_where_it_is_worked_on(place: Path, tmp_path: Path) -> None:

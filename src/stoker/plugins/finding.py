@@ -25,6 +25,7 @@ from stoker.containing import contained
 from stoker.errors import PluginError
 from stoker.hookspecs import PROJECT
 
+_TARGET = re.compile(r"\w+(\.\w+)*\s*(:\s*\w+(\.\w+)*)?\s*(\[.*\]\s*)?")
 _MARK = re.compile(rb"\bhookimpl\b")
 
 
@@ -52,7 +53,7 @@ def installed() -> Iterator[Source]:
 def beside(place: Path) -> Iterator[Source]:
     """What is in ``place``, which somebody named as a place for plugins. It may be
 
-    - a module (``mine.py``) that has hooks;
+    - a module (``mine.py``) or a package (a folder with an ``__init__.py``) that has hooks;
     - a wheel;
     - a distribution's sources: a folder with a ``pyproject.toml`` whose entry points name the plugin;
     - a folder of any of these, of packages that have hooks, and of what ``pip install --target`` leaves.
@@ -110,6 +111,9 @@ def _in_folder(folder: Path) -> Iterator[Source]:
     if (folder / "pyproject.toml").is_file():
         yield from _in_project(folder)
         return
+    if _has_hooks(folder / "__init__.py"):
+        yield _module(folder)
+        return
     packed = list(_in_distributions(folder))
     yield from packed
     packed_modules = {source.target.partition(":")[0].partition(".")[0] for source in packed}
@@ -136,8 +140,11 @@ def _has_hooks(file: Path) -> bool:
 
 
 def _module(file: Path) -> Source:
-    load = partial(_import_from, file.parent, file.stem)
-    return Source(file.stem, str(file), file.stem, load, file=_file_in(file.parent, file.stem))
+    name = _called(file)
+    if "." in name:
+        problem = PluginError(f"a module can't have a dot in its name: rename it, to {name.replace('.', '_')!r} say")
+        return Source(name, str(file), name, partial(_raise, problem), file=file)
+    return Source(name, str(file), name, partial(_import_from, file.parent, name), file=_file_in(file.parent, name))
 
 
 def _in_wheel(wheel: Path) -> Iterator[Source]:
@@ -154,7 +161,7 @@ def _in_distributions(place: Path) -> Iterator[Source]:
 
 def _in_distribution(place: Path, found: Distribution) -> Iterator[Source]:
     for entry in found.entry_points.select(group=PROJECT):
-        yield _entry(place, entry, f"{_of_distribution(found)} in {place}")
+        yield from _looked_at(entry.name, place, partial(_entry, place, entry, f"{_of_distribution(found)} in {place}"))
 
 
 def _in_project(folder: Path) -> Iterator[Source]:
@@ -166,12 +173,13 @@ def _in_project(folder: Path) -> Iterator[Source]:
         about = f"{project.get('name', folder.name)} {project.get('version', '')}".strip()
     sources = folder / "src" if (folder / "src").is_dir() else folder
     for name, target in targets.items():
-        yield _entry(sources, EntryPoint(name, target, PROJECT), f"{about} in {folder}")
+        entry = EntryPoint(name, target, PROJECT)
+        yield from _looked_at(name, file, partial(_entry, sources, entry, f"{about} in {folder}"))
 
 
-def _entry(place: Path, entry: EntryPoint, origin: str) -> Source:
+def _entry(place: Path, entry: EntryPoint, origin: str) -> Iterable[Source]:
     file = _file_in(place, _module_of(entry))
-    return Source(entry.name, origin, entry.value, partial(_load_entry, place, entry), file=file)
+    return [Source(entry.name, origin, entry.value, partial(_load_entry, place, entry), file=file)]
 
 
 def _of_distribution(distribution: Distribution | None) -> str:
@@ -179,8 +187,9 @@ def _of_distribution(distribution: Distribution | None) -> str:
 
 
 def _module_of(entry: EntryPoint) -> str:
-    with contained(f"{entry.value!r} is no module of a plugin"):
-        return entry.module
+    if not _TARGET.fullmatch(str(entry.value)):
+        raise PluginError(f"its entry point leads to {entry.value!r}; it must be 'module' or 'module:object'")
+    return entry.module
 
 
 def _file_in(place: Path, module: str) -> Path:
