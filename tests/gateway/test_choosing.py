@@ -118,6 +118,26 @@ def test_what_was_not_offered_is_not_chosen(made_up: object) -> None:
     assert policy.failures == Failures(not_a_candidate=1)
 
 
+@pytest.mark.parametrize(
+    ("made_up", "says"),
+    [
+        (Candidate(engine_id="two"), "a copy of 'two'; it must return one of the very objects that it was given"),
+        (Candidate(engine_id="ten"), "the engine 'ten', which was not offered"),
+        ("two", "a str, which was not offered"),
+    ],
+)
+def test_what_it_chose_instead_is_said(made_up: object, says: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A copy of a candidate was said not to have been offered, which is hard to believe for who reads its id."""
+
+    @attrs.define(eq=False)
+    class Inventive(Played):
+        def choose(self, request: RouteRequest, candidates: Sequence[Candidate], now: float) -> Candidate:
+            return made_up  # type: ignore[return-value]
+
+    use(guarded(Inventive()))
+    assert f"it chose {says}" in caplog.text
+
+
 def test_it_gets_a_copy_of_the_candidates() -> None:
     @attrs.define(eq=False)
     class Greedy(Played):

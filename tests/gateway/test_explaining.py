@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
 import pytest
@@ -68,6 +69,34 @@ def test_one_that_says_nothing_has_it_said_for_it() -> None:
     assert (told.choice, told.why) == ("one", "the policy 'silent' chose it")
     told = explained(table_of(Talkative(says="raise"), backend("one")))
     assert told.why == "the policy 'played' chose it, and failed to say why (LookupError: I forgot)"
+
+
+async def later() -> str:
+    return "because"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (None, "it gave None"),
+        (5, "it gave 5"),
+        ("", "it gave ''"),
+        (" \n", r"it gave ' \n'"),
+        (b"because", "it gave b'because'"),
+        (later, "it gave <coroutine object later"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_what_is_no_sentence_is_said_to_be_none(said: Any, shown: str) -> None:
+    """It was shown as if it was one: ``why  None``."""
+    says: Any = said() if said is later else said
+    told = explained(table_of(Talkative(says=says), backend("one")))
+    assert told.why.startswith(f"the policy 'played' chose it, and failed to say why ({shown}")
+
+
+def test_a_sentence_is_one_line_without_what_would_disturb_a_terminal() -> None:
+    told = explained(table_of(Talkative(says="because\n  \x1b[2Jit is\t\x00the last"), backend("one")))
+    assert told.why == "because [2Jit is the last"
 
 
 @pytest.mark.parametrize("make", [LeastLoad, RoundRobin])

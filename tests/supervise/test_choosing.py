@@ -18,6 +18,7 @@ from .machine import GIB, gpu, report
 
 SPEC = EngineSpec(model="m", gpus=1)
 TWO = report(gpu(0), gpu(1))
+MUST_BE = "and must be a tuple of UUIDs, such as ('GPU-0',)"
 
 
 @attrs.frozen
@@ -103,7 +104,10 @@ def test_one_engine_at_a_time_starts_on_a_gpu() -> None:
         (Answering(lambda _: Refusal(reason=["busy"])), "it refused it with the reason ['busy'], which says nothing"),  # type: ignore[arg-type]
         (Answering(lambda _: Refusal(reason=" ")), "it refused it with the reason ' ', which says nothing"),
         (Answering(lambda _: Placement(host=None)), "it put it on the host None, which is no text"),  # type: ignore[arg-type]
-        (Answering(lambda _: Placement(gpus=(7,))), "there is no GPU 7; there are: GPU-0, GPU-1"),  # type: ignore[arg-type]
+        (Answering(lambda _: Placement(gpus=(7,))), f"its gpus are (7,), {MUST_BE}"),  # type: ignore[arg-type]
+        (Answering(lambda _: Placement(gpus="GPU-0")), f"its gpus are 'GPU-0', {MUST_BE}"),  # type: ignore[arg-type]
+        (Answering(lambda _: Placement(gpus=None)), f"its gpus are None, {MUST_BE}"),  # type: ignore[arg-type]
+        (Answering(lambda gpus: Placement(gpus=gpus)), f"its gpus are {TWO.gpus}, {MUST_BE}"),  # type: ignore[arg-type]
     ],
 )
 def test_a_placement_that_can_not_be_is_refused_in_its_name(scheduler: GpuScheduler, wrong: str) -> None:
@@ -145,9 +149,3 @@ def test_what_a_scheduler_raises_costs_this_start_and_is_named() -> None:
     assert not isinstance(answer, PermanentLaunchError), "it may do better the next time"
     assert str(answer) == "scheduler 'odd' could not place it: ZeroDivisionError: a defect"
     assert isinstance(answer.__cause__, ZeroDivisionError)
-
-
-def test_a_placement_whose_gpus_are_no_texts_costs_this_start_as_well() -> None:
-    answer = ask(Answering(lambda _: Placement(gpus=None)))  # type: ignore[arg-type]
-    assert isinstance(answer, LaunchError)
-    assert "scheduler 'odd' could not place it: TypeError" in str(answer)

@@ -58,12 +58,22 @@ def test_a_good_plan_is_taken_as_it_is() -> None:
         ({"base_url": None}, "its base_url is None, and must begin with http:// or https://"),
         ({"base_url": "127.0.0.1:9"}, "its base_url is '127.0.0.1:9'"),
         ({"base_url": "http://127.0.0.1:port"}, "makes no URL"),
+        ({"base_url": "http://"}, "its base_url is 'http://', which has no host that could be reached"),
+        ({"base_url": "http://:8000"}, "which has no host that could be reached"),
+        ({"base_url": "http://127.0.0.1:0"}, "which has no port that could be reached"),
+        ({"base_url": "http://127.0.0.1:99999"}, "makes no URL"),
+        ({"base_url": "http://127.0.0.1:9?a=b"}, "must be http://host:port, with a path at most"),
+        ({"base_url": "http://me:secret@127.0.0.1:9"}, "must be http://host:port, with a path at most"),
         ({"argv": ("serve", 8000)}, "its argv is made of texts, not of ('serve', 8000)"),
-        ({"argv": "serve --port 8000"}, "its argv is made of texts, not of 'serve --port 8000'"),
+        ({"argv": "serve --port 8000"}, "its argv is a text, 'serve --port 8000', and must be a tuple"),
         ({"argv": ("a\0b",)}, "its argv has a NUL character"),
+        ({"argv": ("", "--port")}, "its argv begins with '', and must begin with the program"),
+        ({"env": {"": "x"}}, "its env has '', which can't be the name of a variable"),
+        ({"env": {"A=B": "x"}}, "its env has 'A=B', which can't be the name of a variable"),
+        ({"env": {"A\0": "x"}}, "its env has a NUL character"),
         ({"env": {"PORT": 8000}}, "its env is made of texts, not of ('PORT', 8000)"),
         ({"env": {"PORT": "8\0"}}, "its env has a NUL character"),
-        ({"env": None}, "AttributeError"),
+        ({"env": None}, "its env is None, and must be a mapping of texts"),
         ({"cwd": 7}, "its cwd is 7, and must be a text or None"),
         ({"names": ()}, "its names are (), and must be texts, at least one, or None"),
         ({"names": (1,)}, "its names are (1,)"),
@@ -81,6 +91,16 @@ def test_what_nothing_can_be_started_with_is_said(change: dict[str, Any], wrong:
         plan(attrs.evolve(GOOD, **change))
     assert str(caught.value).startswith("runtime 'mine' could not plan it: ")
     assert wrong in str(caught.value)
+
+
+def test_a_url_may_end_with_a_slash() -> None:
+    """Probes asked for ``//health`` then, until the time to start was over."""
+    assert plan(attrs.evolve(GOOD, base_url="http://127.0.0.1:9/base/")).base_url == "http://127.0.0.1:9/base"
+
+
+def test_an_engine_that_runs_elsewhere_has_no_gpus_here() -> None:
+    with pytest.raises(PermanentLaunchError, match="it has GPUs here: GPU-1"):
+        make_plan(Mine(attrs.evolve(GOOD, argv=())), SPEC, Placement(gpus=("GPU-1",)), 9)
 
 
 def test_what_is_no_plan_is_said() -> None:

@@ -57,7 +57,7 @@ class Trusted:
             chosen = self.policy.choose(request, candidates, now)
             if chosen in candidates:
                 return chosen
-            self._complain(NotACandidate(_unknown(chosen)))
+            self._complain(NotACandidate(_unknown(chosen, candidates)))
         except Exception as error:  # noqa: BLE001 - contained as everybody's
             self._complain(error)
         return min(candidates, key=lambda candidate: candidate.in_flight)
@@ -172,9 +172,11 @@ def chosen_by(policy: RoutingPolicy, request: RouteRequest, candidates: Sequence
     chosen = policy.choose(request, tuple(candidates), now)
     if type(chosen) is Candidate and chosen in candidates:  # by its identity, not a stranger's idea of equality
         return chosen
-    raise NotACandidate(_unknown(chosen))
+    raise NotACandidate(_unknown(chosen, candidates))
 
 
-def _unknown(chosen: object) -> str:
+def _unknown(chosen: object, candidates: Sequence[Candidate]) -> str:
+    if type(chosen) is Candidate and chosen.engine_id in [each.engine_id for each in candidates]:
+        return f"it chose a copy of {chosen.engine_id!r}; it must return one of the very objects that it was given"
     what = f"the engine {chosen.engine_id!r}" if type(chosen) is Candidate else f"a {type(chosen).__name__}"
     return f"it chose {what}, which was not offered"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from time import perf_counter
 
 import attrs
 
-from stoker.containing import told
+from stoker.containing import described, one_line, told
 from stoker.contracts import Explaining
 from stoker.gateway.answers import listed, shown
 from stoker.gateway.choosing import Chooser, chosen_by
@@ -149,7 +150,12 @@ def _why(chooser: Chooser, request: RouteRequest, candidates: Sequence[Candidate
     ours = f"the policy {chooser.name!r} chose it"
     try:
         if isinstance(chooser.policy, Explaining):
-            return str(chooser.policy.explain(request, tuple(candidates), now))
+            said: object = chooser.policy.explain(request, tuple(candidates), now)
+            if isinstance(said, str) and (sentence := one_line(said)):
+                return sentence
+            if inspect.iscoroutine(said):
+                said.close()  # or Python complains that nobody waited for it
+            return f"{ours}, and failed to say why (it gave {described(said)})"
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - the plugin boundary: contained, and named

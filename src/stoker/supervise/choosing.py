@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from stoker.containing import contained, is_text
+from stoker.containing import contained, described, is_text
 from stoker.contracts import GpuScheduler
 from stoker.errors import LaunchError, PermanentLaunchError
 from stoker.model import EngineSpec, Gpu, GpuReport, Placement, Refusal, Reservations
@@ -69,18 +69,20 @@ def _wrong(placed: object, spec: EngineSpec, report: GpuReport, reservations: Re
     """What is wrong with an answer; empty if nothing is. A placement without any GPU leaves GPUs to the engine."""
     if isinstance(placed, Refusal):
         is_told = is_text(placed.reason) and placed.reason.strip()
-        return "" if is_told else f"it refused it with the reason {placed.reason!r}, which says nothing"
+        return "" if is_told else f"it refused it with the reason {described(placed.reason)}, which says nothing"
     if not isinstance(placed, Placement):
-        return f"it answered {placed!r}, which is neither a Placement nor a Refusal"
+        return f"it answered {described(placed)}, which is neither a Placement nor a Refusal"
     if not is_text(placed.host):
-        return f"it put it on the host {placed.host!r}, which is no text"
+        return f"it put it on the host {described(placed.host)}, which is no text"
     return _over_committed(placed, spec, report, reservations)
 
 
 def _over_committed(placed: Placement, spec: EngineSpec, report: GpuReport, reservations: Reservations) -> str:
     by_uuid = {gpu.uuid: gpu for gpu in report.gpus}
+    if not isinstance(placed.gpus, tuple | list) or not all(map(is_text, placed.gpus)):
+        return f"its gpus are {described(placed.gpus)}, and must be a tuple of UUIDs, such as {tuple(by_uuid)[:1]}"
     if unknown := [uuid for uuid in placed.gpus if uuid not in by_uuid]:
-        return f"there is no GPU {', '.join(map(str, unknown))}; there are: {', '.join(by_uuid) or 'none'}"
+        return f"there is no GPU {', '.join(unknown)}; there are: {', '.join(by_uuid) or 'none'}"
     given = [by_uuid[uuid] for uuid in placed.gpus]
     names = ", ".join(f"GPU {gpu.index}" for gpu in given)
     if len(set(placed.gpus)) < len(given):
