@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 
 from stoker.errors import PluginError, StokerError
 
 MOST_CHARACTERS = 1000
+
+_BREAK = re.compile(r"\s*[^\S ]\s*")
 
 
 @contextlib.contextmanager
@@ -54,7 +57,7 @@ def described(value: object) -> str:
 
 def one_line(text: str) -> str:
     """``text`` without line breaks and what else can't be seen, and cut where it is too long for anybody to read."""
-    line = "".join(filter(str.isprintable, " ".join(text.split())))
+    line = "".join(filter(str.isprintable, _BREAK.sub(" ", text.strip())))
     return line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]}…"
 
 

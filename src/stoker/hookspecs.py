@@ -48,8 +48,10 @@ def stoker_register_routes(app: Quart) -> Sequence[Blueprint]:
 
     They stand behind the gateway's checks of ``Host`` and ``Origin``. Below ``/v1/management/`` they need the admin
     token as well; anywhere else everybody who reaches the gateway may call them. ``app`` is the app they will be part
-    of. A path that is taken, by Stoker, its engines or another plugin, is an error that names the plugin; so is
-    whatever would act on requests that are not for its blueprints. After an error nothing of the plugin is left in
+    of. A path that is taken, by Stoker, its engines or another plugin, is an error that names the plugin; so is one
+    that begins with a variable part (after ``/`` or ``/v1/``), and whatever would act on requests that are not for its
+    blueprints. What a handler raises, ``sys.exit`` too, is answered with 500, logged with the plugin's name, and
+    counted. After an error nothing of the plugin is left in
     ``app``.
     """
     raise NotImplementedError

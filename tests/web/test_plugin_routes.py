@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
 import attrs
+import httpx2
 import pytest
+import trio
 from quart import Blueprint, Quart
 from tests.web.conftest import BEARER, World
 
@@ -121,6 +124,47 @@ async def test_what_a_handler_raises_is_our_error_and_the_plugins_name_in_the_lo
     assert "(plugin 'extra')" in caplog.text
 
 
+async def end() -> str:
+    sys.exit(3)
+
+
+async def end_in_a_nursery() -> str:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end)
+    return ""
+
+
+async def end_in_the_middle() -> AsyncIterator[bytes]:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"hello"
+        sys.exit(3)
+
+    return parts()
+
+
+@pytest.mark.parametrize("view", [end, end_in_a_nursery])
+async def test_a_handler_that_ends_the_program_fails_its_request(
+    world: World, caplog: pytest.LogCaptureFixture, view: Callable[..., Any]
+) -> None:
+    """It ended the gateway, and whoever asked for the page could do so."""
+    world.app.add_routes_of(Hook(lambda: [page(view=view)]))
+    answered = await world.anyone.get("/extra")
+    assert answered.status_code == 500
+    assert answered.json()["error"]["code"] == "internal_error"
+    assert "(plugin 'extra')" in caplog.text
+    assert "SystemExit: 3" in caplog.text
+    assert world.measures.contained_failures == 1
+    assert (await world.anyone.get("/health")).status_code == 200
+
+
+async def test_one_that_does_so_in_the_middle_of_its_answer_only_cuts_that_off(world: World) -> None:
+    world.app.add_routes_of(Hook(lambda: [page(view=end_in_the_middle)]))
+    with pytest.raises(httpx2.HTTPError):
+        await world.anyone.get("/extra")
+    assert world.measures.contained_failures == 1
+    assert (await world.anyone.get("/health")).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -140,6 +184,9 @@ async def test_what_a_handler_raises_is_our_error_and_the_plugins_name_in_the_lo
         (lambda: [failing_where_it_counts()], "ValueError: not this app"),
         (lambda: [page("/v1/audio/speech", methods=("POST",))], "POST /v1/audio/speech is taken"),
         (lambda: [page("/v1/images/<kind>", methods=("POST",))], "POST /v1/images/<> is taken"),
+        (lambda: [page("/<path:any>")], "/<path:any> would answer whatever nobody else does; begin it with a word"),
+        (lambda: [page("/x<any>")], "would answer whatever nobody else does"),
+        (lambda: [page("/v1/<path:any>", methods=("PUT",))], "would answer whatever nobody else does"),
         (lambda: [page("/v1/score")], "GET /v1/score is taken"),
         (lambda: [page("/v1/management/engines/list")], "GET /v1/management/engines/list is taken"),
         (lambda: [page("/v1/management/engines/<int:number>")], "GET /v1/management/engines/<> is taken"),

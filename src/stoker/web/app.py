@@ -6,12 +6,16 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urlsplit
 
+import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 from quart import Blueprint, Response, current_app, g, request
+from quart.ctx import RequestContext
+from quart.typing import ResponseTypes
 from quart.wrappers.response import DataBody
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection, TrioASGIWebsocketConnection
 
+from stoker.containing import told
 from stoker.gateway.answers import Answer, error
 from stoker.gateway.headers import RequestIds, find
 from stoker.gateway.measures import Measures
@@ -37,6 +41,8 @@ MANAGEMENT = "/v1/management"
 MOST_BODY_BYTES = 1024 * 1024
 BODY_SECONDS = 30
 KEEP_ALIVE_SECONDS = 15.0
+
+_NOT_ITS_OWN = (trio.Cancelled, KeyboardInterrupt)  # what no handler has to answer for
 
 _UNAUTHORIZED = error(
     401,
@@ -90,9 +96,10 @@ class WebApp(QuartTrio):
     asgi_http_class = Connection
     asgi_websocket_class = NoWebsocket
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, measures: Measures) -> None:
         super().__init__("stoker.web", static_folder=None, template_folder=None)
         self.guard = guard
+        self.measures = measures
         self.open_ends = OpenEnds()
         self.plugins: dict[str, str] = {}
         self.ids = RequestIds()
@@ -110,6 +117,19 @@ class WebApp(QuartTrio):
         self.register_error_handler(Exception, answer_failure)
         self.before_request(remember_request_id)
         self.after_request(finish)
+
+    async def full_dispatch_request(self, request_context: RequestContext | None = None) -> ResponseTypes:
+        """As Quart does it. What a handler raises to end the program (``sys.exit``) only fails the request."""
+        try:
+            return await super().full_dispatch_request(request_context)
+        except (Exception, *_NOT_ITS_OWN):
+            raise
+        except BaseException as error:  # the connection boundary: contained, logged, counted
+            if isinstance(error, BaseExceptionGroup) and error.subgroup(_NOT_ITS_OWN):
+                raise
+            failure = RuntimeError(f"a handler would have ended Stoker: {told(error)}")
+            failure.__cause__ = error
+            return await self.finalize_request(await self.handle_user_exception(failure), request_context)
 
     def add_routes_of(self, hook: Hook) -> None:
         """Add the endpoints of a plugin. Raises PluginError that says why none of them were."""
@@ -135,7 +155,7 @@ def create_app(
 ) -> WebApp:
     """The app, complete. ``started_at`` is in seconds since the Unix epoch; ``read_spec`` turns JSON into a spec."""
     wire = Wire()
-    app = WebApp(Guard.of(settings.listen, settings.allowed_hosts))
+    app = WebApp(Guard.of(settings.listen, settings.allowed_hosts), measures)
     app.before_request(require_token(token))
 
     open_to_all = Blueprint("open", "stoker.web")
@@ -192,6 +212,7 @@ async def answer_failure(failure: Exception) -> Response:
     method, path = request.method, request.path
     answer = answer_to(failure, method=method, path=path, most_bytes=MOST_BODY_BYTES)
     if answer is None:
+        current_app.measures.contained_failures += 1  # type: ignore[attr-defined]
         plugin = current_app.plugins.get(request.blueprint or "")  # type: ignore[attr-defined]
         whose = f" (plugin {plugin!r})" if plugin else ""
         log.error("request %s failed: %s %s%s", g.request_id, method, path, whose, exc_info=failure)

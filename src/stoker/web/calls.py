@@ -74,8 +74,10 @@ class Calls:
     async def _call(self, app: AppWrapper, scope: Scope, inbox: Inbox, send: Send) -> None:
         try:
             await app(scope, inbox.receive, send, trio.to_thread.run_sync, trio.from_thread.run)
-        except* Exception as group:  # noqa: BLE001 - the connection boundary: contained, logged, counted
-            self._contain(group)
+        except* (trio.Cancelled, KeyboardInterrupt):
+            raise
+        except* BaseException as group:  # noqa: BLE001 - the connection boundary: contained, logged, counted
+            self._contain(group)  # also SystemExit: whether Stoker ends is not for the page of a plugin to say
         finally:
             inbox.close()
         await self._ended(send)

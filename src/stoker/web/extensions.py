@@ -158,9 +158,18 @@ def _check(app: Quart, before: _Before, blueprints: Collection[str]) -> None:
 def _check_rule(rule: Rule, known: QuartMap, blueprints: Collection[str]) -> None:
     if str(rule.endpoint).rpartition(".")[0] not in blueprints:
         raise PluginError(f"{rule.rule} is not of a blueprint; add it to one")
+    if _is_open(rule.rule):
+        raise PluginError(f"{rule.rule} would answer whatever nobody else does; begin it with a word of its own")
     for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
         if _is_taken(known, method, rule.rule):
             raise PluginError(f"{method} {_PART.sub('<>', rule.rule)} is taken")
+
+
+def _is_open(path: str) -> bool:
+    """Whether what varies in ``path`` begins where Stoker's own paths do, so that it would answer for unknown ones."""
+    first, *others = path.strip("/").split("/")
+    own = others[0] if first == "v1" and others else first
+    return _PART.search(own) is not None
 
 
 def _is_taken(known: QuartMap, method: str, path: str) -> bool:
