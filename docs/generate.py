@@ -16,6 +16,7 @@ from stoker.config.schema import reference
 from stoker.contracts import Configurable, EngineRuntime, Explaining, GpuScheduler, RoutingPolicy
 from stoker.core.states import TRANSITIONS, mermaid
 from stoker.model import (
+    NOTHING,
     AdapterPaths,
     Candidate,
     EngineInfo,
@@ -251,7 +252,8 @@ event loop, and must return at once.
 
 # Records
 
-What goes in and out: `stoker.model`. Fields with a default may be left out when you make one.
+What goes in and out: `stoker.model`. Those that you make are made with the names of their fields (`Placement(gpus=…)`),
+and fields with a default may be left out.
 
 {records}
 """
@@ -299,7 +301,9 @@ def _contract(contract: type) -> str:
 
 
 def _record(record: type[attrs.AttrsInstance]) -> str:
-    fields = [f"`{field.name}: {_type(field)}`" for field in attrs.fields(record)]
+    fields = [
+        f"`{field.name}: {record.__annotations__[field.name]}{_default(field)}`" for field in attrs.fields(record)
+    ]
     derived = [
         f"- {_signature(member)}: {_prose(member)}" if inspect.isfunction(member) else f"- `{name}`: {_prose(member)}"
         for name, member in vars(record).items()
@@ -308,9 +312,12 @@ def _record(record: type[attrs.AttrsInstance]) -> str:
     return "\n\n".join(filter(None, [f"## {record.__name__}", _prose(record), ", ".join(fields), "\n".join(derived)]))
 
 
-def _type(field: attrs.Attribute[object]) -> str:
-    default = "" if field.default is attrs.NOTHING else " = …"
-    return f"{field.type}{default}"
+def _default(field: attrs.Attribute[object]) -> str:
+    if field.default is attrs.NOTHING:
+        return ""
+    if field.default is NOTHING:
+        return " = {}"
+    return f" = {field.default!r}"
 
 
 def _signature(function: Callable[..., object]) -> str:
