@@ -105,7 +105,9 @@ def test_any_other_error_names_the_plugin_and_shows_where_only_if_asked(shell: S
 
 def test_a_wrong_option_is_told_as_for_our_own(shell: Shell) -> None:
     shell.has()
-    assert shell("greet", "--nonsense").returncode == 2
+    done = shell("greet", "--nonsense")
+    assert done.returncode == 2
+    assert "greet --help" in done.stderr, "not the page of all commands"
 
 
 @pytest.mark.parametrize(
@@ -144,6 +146,30 @@ def test_help_is_given_though_a_place_for_plugins_is_gone(shell: Shell) -> None:
     needed = shell("plugin", "list", STOKER_PLUGIN_PATH=str(gone))
     assert needed.returncode == 1
     assert f"there is no {gone}" in needed.stderr
+
+
+@pytest.mark.parametrize(
+    ("hook", "answer", "says"),
+    [
+        (
+            "commands(cli)",
+            "[App(name='up')]",
+            "plugin 'greeting' are left out: there is a command 'up'",
+        ),
+        ("routes(app)", "[3]", "the routes of plugin 'greeting' are left out: 3 is no Blueprint of Quart"),
+    ],
+)
+def test_the_listing_says_what_is_wrong_with_commands_and_routes_too(
+    shell: Shell, hook: str, answer: str, says: str
+) -> None:
+    """Nobody asked for them: ``plugin list --strict`` had nothing against what ``up --strict`` refused."""
+    shell.has(answer=answer)
+    file = shell.folder / "greeting.py"
+    file.write_text(file.read_text().replace("commands(cli)", hook))
+    lax, strict = shell("plugin", "list"), shell("plugin", "list", "--strict")
+    assert (lax.returncode, strict.returncode) == (0, 1)
+    assert says in lax.stderr
+    assert says in strict.stderr
 
 
 def test_two_plugins_can_not_have_one_command(shell: Shell) -> None:

@@ -7,7 +7,6 @@ import re
 import subprocess
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import attrs
 import pytest
@@ -17,8 +16,7 @@ from stoker.cli.run import run
 from stoker.core.states import TRANSITIONS, mermaid
 from stoker.gateway.paths import EXACT
 from stoker.model import EngineInfo
-from stoker.settings import GatewaySettings
-from stoker.web.app import create_app
+from stoker.web.app import skeleton
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/*.md")])
@@ -123,17 +121,7 @@ def test_every_command_in_the_documents_exists(capsys: pytest.CaptureFixture[str
 
 def test_every_endpoint_and_every_field_of_an_engine_is_on_the_http_page() -> None:
     page = (ROOT / "docs" / "reference" / "http.md").read_text()
-    nothing: Any = None
-    app = create_app(
-        nothing,
-        nothing,
-        token=nothing,
-        started_at=0.0,
-        table=nothing,
-        measures=nothing,
-        settings=GatewaySettings(),
-        read_spec=nothing,
-    )
+    app = skeleton()
     rows = {
         (path, method)
         for paths, method in re.findall(r"^\| (`/.*`) \| ([A-Z]+) \|", page, re.MULTILINE)

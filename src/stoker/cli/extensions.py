@@ -10,23 +10,22 @@ from typing import NoReturn
 from cyclopts import App
 
 from stoker.cli.activity import warn
-from stoker.cli.plugins import load_plugins
 from stoker.cli.tree import is_ours, make_app
 from stoker.containing import aside, contained, told, words
 from stoker.errors import PluginError
-from stoker.plugins import Implementation
+from stoker.plugins import Implementation, Registry
 
 TRACEBACK = "STOKER_TRACEBACK"
 
 
-def add_commands(app: App) -> Mapping[str, str]:
+def add_commands(app: App, registry: Registry, *, strict: bool = False) -> Mapping[str, str]:
     """Add the commands of all plugins to ``app``; returns the plugin of each.
 
-    Those of a plugin that does it wrongly are left out, with a remark on standard error. So is a place for plugins that
-    is not there: who asks for help, or misspelt a command, has other things to be told.
+    Those of a plugin that does it wrongly are left out, with a remark on standard error. With ``strict`` they are a
+    PluginError instead.
     """
     owners: dict[str, str] = {}
-    for hook in load_plugins(needed=False).implementations("stoker_register_commands"):
+    for hook in registry.implementations("stoker_register_commands"):
         try:
             with aside(), contained("it failed"):
                 commands = _commands(app, hook, owners)
@@ -34,12 +33,31 @@ def add_commands(app: App) -> Mapping[str, str]:
                     command.help = f"{command.help or ''} (plugin {hook.plugin})".lstrip()
                     make_app().command(command)  # which fails, if it does, before anything is added to ours
         except PluginError as error:
-            warn(f"the commands of plugin {hook.plugin!r} are left out: {words(error)}")
+            message = f"the commands of plugin {hook.plugin!r} are left out: {words(error)}"
+            if strict:
+                raise PluginError(message) from error
+            warn(message)
             continue
         for command in commands:
             app.command(command)
             owners.update(dict.fromkeys(command.name, hook.plugin))
     return owners
+
+
+def try_routes(registry: Registry, *, strict: bool = False) -> None:
+    """See whether the routes of all plugins could be added to a gateway; what is said of the others, is as above."""
+    if not (hooks := registry.implementations("stoker_register_routes")):
+        return
+    from stoker.web.app import skeleton
+
+    app = skeleton()
+    for hook in hooks:
+        try:
+            app.add_routes_of(hook)
+        except PluginError as error:
+            if strict:
+                raise
+            warn(words(error))
 
 
 def _commands(app: App, hook: Implementation, owners: Mapping[str, str]) -> Sequence[App]:

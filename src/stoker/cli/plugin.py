@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from stoker.cli.extensions import add_commands, try_routes
 from stoker.cli.options import AsJson, PluginPath, Strict
 from stoker.cli.output import print_json, print_table
 from stoker.cli.plugins import load_plugins
+from stoker.cli.tree import make_app
 from stoker.plugins import PluginRecord
 
 HOOKS = {
@@ -19,7 +21,10 @@ HOOKS = {
 
 def listing(*, plugin_path: PluginPath = (), strict: Strict = False, as_json: AsJson = False) -> None:
     """List the plugins: where each came from, what it provides, and why it was left out if it was."""
-    records = load_plugins(plugin_path, strict=strict).records
+    registry = load_plugins(plugin_path, strict=strict)
+    add_commands(make_app(), registry, strict=strict)
+    try_routes(registry, strict=strict)
+    records = registry.records
     if as_json:
         print_json([_described(record) for record in records])
         return

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cyclopts import CycloptsError, MissingArgumentError, UnusedCliTokensError
+from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 
 from stoker.cli.invocation import as_typed, program
 from stoker.cli.tree import make_app, wants_plugins
@@ -25,11 +25,12 @@ DONE, FAILED, USAGE, NOT_RUNNING, READER_GONE = 0, 1, 2, 3, 141
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code. Errors a user can act on are printed; others are defects, and rise."""
     _make_output_safe()
+    app = make_app()
     try:
-        code = _call(arguments)
+        code = _call(app, arguments)
         sys.stdout.flush()
     except CycloptsError as error:
-        return _fail(f"{_plain(error)}\nThe command's own page: {_help_of(arguments)}", USAGE)
+        return _fail(f"{_plain(error)}\nThe command's own page: {_help_of(app, arguments)}", USAGE)
     except NotRunningError as error:
         return _fail(str(error), NOT_RUNNING)
     except ConfigError as error:
@@ -45,13 +46,13 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else DONE
 
 
-def _call(arguments: Sequence[str]) -> object:
-    app = make_app()
+def _call(app: App, arguments: Sequence[str]) -> object:
     if not wants_plugins(arguments):
         return app(list(arguments))
     from stoker.cli.extensions import add_commands, failed
+    from stoker.cli.plugins import load_plugins
 
-    plugin = add_commands(app).get(arguments[0] if arguments else "")
+    plugin = add_commands(app, load_plugins(needed=False)).get(arguments[0] if arguments else "")
     try:
         return app(list(arguments))
     except (CycloptsError, StokerError, OSError):
@@ -104,11 +105,11 @@ def _plain(error: CycloptsError) -> str:
     return str(error).strip()
 
 
-def _help_of(arguments: Sequence[str]) -> str:
+def _help_of(app: App, arguments: Sequence[str]) -> str:
     words = []
     for word in arguments:
         if word.startswith("-"):
             break
         words.append(word)
-    chain, _, _ = make_app().parse_commands(words)
+    chain, _, _ = app.parse_commands(words)
     return " ".join((program(), *chain, "--help"))

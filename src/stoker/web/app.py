@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import trio
@@ -175,6 +176,21 @@ def create_app(
     RouteEndpoints(control, table, wire).add_to(management)
     app.register_blueprint(management)
     return app
+
+
+def skeleton() -> WebApp:
+    """An app with all the endpoints and nothing behind them: for looking at, and for seeing what could be added."""
+    nothing: Any = None
+    return create_app(
+        nothing,
+        nothing,
+        token=nothing,
+        started_at=0.0,
+        table=nothing,
+        measures=nothing,
+        settings=GatewaySettings(),
+        read_spec=nothing,
+    )
 
 
 # What happens before and after every request. All of it is async: Quart runs plain functions in threads.
