@@ -47,3 +47,12 @@ def served(family: Family, pyz: Path, tmp_path_factory: pytest.TempPathFactory) 
     with running(pyz, family.home, "up", "-c", str(config), **family.env) as program:
         program.wait_until_ready(2, seconds=family.start_seconds)
         yield Served(program, family)
+
+
+@pytest.fixture(scope="module")
+def python() -> str:
+    """The interpreter of an environment that has vLLM."""
+    try:
+        return families.vllm_python()
+    except NotHereError as reason:
+        pytest.skip(f"vllm is not tested: {reason}")

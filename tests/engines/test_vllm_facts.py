@@ -26,21 +26,13 @@ from stoker.supervise import proctable
 from stoker.supervise.launching import free_port
 from tests.e2e.running import Program, running, until
 
-from .families import OFFLINE, TINY_ARGS, TINY_LONG_TOKENS, Family, NotHereError, vllm_python
+from .families import OFFLINE, TINY_ARGS, TINY_LONG_TOKENS, Family
 from .serving import MESSAGES, Served, left_of, name_of, to_the_end, tree, until_cut
 
 START_SECONDS = 400
 LONG = TINY_LONG_TOKENS
 ENV = {**OFFLINE, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
 QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-
-
-@pytest.fixture(scope="module")
-def python() -> str:
-    try:
-        return vllm_python()
-    except NotHereError as reason:
-        pytest.skip(f"vllm is not tested: {reason}")
 
 
 @pytest.fixture(scope="module")

@@ -18,20 +18,12 @@ import pytest
 from stoker.home import Home
 from tests.e2e.running import Program, running, until
 
-from .families import OFFLINE, TINY_ARGS, Family, NotHereError, the_only, vllm_python
+from .families import OFFLINE, TINY_ARGS, Family, the_only
 from .serving import SECONDS, Served, left_of, name_of, tree
 from .tiny_llama import write_adapter, write_model
 
 START_SECONDS = 400
 ENV = {**OFFLINE, "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(scope="module")
-def python() -> str:
-    try:
-        return vllm_python()
-    except NotHereError as reason:
-        pytest.skip(f"vllm is not tested: {reason}")
 
 
 @pytest.fixture(scope="module")
