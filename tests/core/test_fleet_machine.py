@@ -47,7 +47,7 @@ SHORT_CUTS = {
 }
 
 
-SIGHTINGS = ("ok", "failed", "stalled", "suspected", "idle", "exited")
+SIGHTINGS = ("ok", "failed", "stalled", "taken", "suspected", "idle", "exited")
 PLACING = ("delayed", "resumed")
 RESTING = ("asleep", "awake", "withheld", "given back", "adapters")
 
@@ -183,6 +183,7 @@ class World(RuleBasedStateMachine):
             "ok": e.ProbeSucceeded(*key),
             "failed": e.ProbeFailed(*key, "no answer"),
             "stalled": e.EngineStalled(*key, "stalled"),
+            "taken": e.PortTaken(*key, "somebody else listens there"),
             "suspected": e.EngineSuspected(*key, "reset"),
             "idle": e.EngineIdle(*key),
             "exited": e.ProcessExited(*key, ExitStatus(code=0)),

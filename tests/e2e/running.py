@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -99,15 +99,17 @@ class Program:
 
 
 @contextlib.contextmanager
-def running(pyz: Path, home: Home, *arguments: str, **env: str) -> Iterator[Program]:
-    """Run ``stoker ARGUMENTS`` from the built file until the block ends; wait until it announces itself."""
+def running(pyz: Path | Sequence[str], home: Home, *arguments: str, **env: str) -> Iterator[Program]:
+    """Run ``stoker ARGUMENTS`` from the built file until the block ends; wait until it announces itself.
+
+    ``pyz`` may also be the words of another command that is Stoker.
+    """
+    command = [sys.executable, str(pyz)] if isinstance(pyz, Path) else list(pyz)
     home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
     output = home.path / "output.txt"
     environ = {**os.environ, "STOKER_HOME": str(home.path), "NO_COLOR": "1", **env}
     with output.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, str(pyz), *arguments], stdout=file, stderr=subprocess.STDOUT, env=environ
-        )
+        process = subprocess.Popen([*command, *arguments], stdout=file, stderr=subprocess.STDOUT, env=environ)
     program = Program(process, home, output)
     try:
         until(lambda: _answers(program), f"the gateway answers; it said:\n{output.read_text()}")

@@ -153,6 +153,15 @@ class EngineStalled:
 
 
 @attrs.frozen
+class PortTaken:
+    """Somebody else listens where the engine was told to: it can never be reached there."""
+
+    engine_id: str
+    incarnation: int
+    error: str
+
+
+@attrs.frozen
 class ProcessExited:
     """The engine's main process ended, seen at once through its pidfd. ``log_excerpt`` is what it said last."""
 
@@ -234,6 +243,7 @@ Event = (
     | ProbeSucceeded
     | ProbeFailed
     | EngineStalled
+    | PortTaken
     | ProcessExited
     | ProcessStopped
     | EngineIdle

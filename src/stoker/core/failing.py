@@ -50,6 +50,13 @@ def stalled(fleet: Fleet, engine: Engine, event: e.EngineStalled, now: float) ->
     return fail(fleet, engine, Trigger.PROBES_FAILED, event.error, now)
 
 
+def port_taken(fleet: Fleet, engine: Engine, event: e.PortTaken, now: float) -> Outcome:
+    """It will never be heard where it was told to listen; the next start finds another port."""
+    if engine.state is not S.STARTING:
+        return engine, NO_COMMANDS
+    return fail(fleet, engine, Trigger.LAUNCH_FAILED, event.error, now)
+
+
 def process_exited(fleet: Fleet, engine: Engine, event: e.ProcessExited, now: float) -> Outcome:
     """Its process ended, asked or not."""
     engine = attrs.evolve(engine, last_exit=str(event.status))

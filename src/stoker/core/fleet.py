@@ -17,7 +17,7 @@ import attrs
 from stoker.core import commands as c
 from stoker.core import events as e
 from stoker.core.engine import Engine, Fleet, Phase
-from stoker.core.failing import fail, probe_failed, probe_succeeded, process_exited, stalled, suspected
+from stoker.core.failing import fail, port_taken, probe_failed, probe_succeeded, process_exited, stalled, suspected
 from stoker.core.launching import launch
 from stoker.core.outcome import NO_COMMANDS, Commands, Outcome
 from stoker.core.resting import adapters_changed, sleep_changed, sleep_wanted
@@ -105,6 +105,7 @@ _HANDLERS: Mapping[type, _Handler] = MappingProxyType(
         e.ProbeSucceeded: probe_succeeded,
         e.ProbeFailed: probe_failed,
         e.EngineStalled: stalled,
+        e.PortTaken: port_taken,
         e.ProcessExited: process_exited,
         e.ProcessStopped: process_stopped,
         e.EngineIdle: become_idle,

@@ -20,9 +20,11 @@ from stoker.supervise.calls import Caller
 from stoker.supervise.errands import Errands
 from stoker.supervise.launching import Around, Running, go_on_with, launch, make_plan_in_time
 from stoker.supervise.process import EngineProcess
+from stoker.supervise.proof import Claim
 
 STARTING_PROBE_SECONDS = 0.25
 SUSPECTED_PROBE_SECONDS = 0.5  # between probes that somebody asks for: one hiccup must not count as three
+MOST_DOUBTS = 2  # the process table is not read in one go: one look may miss a process that was just forked
 
 
 class Surroundings(Around, Protocol):
@@ -72,6 +74,8 @@ class Incarnation:
     doubtful: set[str] = attrs.field(factory=set)
     _starting: bool = True
     _running: Running | None = None
+    _claim: Claim | None = None
+    _doubts: int = 0
     _rests: int = 0
     _preparing: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _delayed: bool = False
@@ -166,6 +170,7 @@ class Incarnation:
     async def _watch(self, running: Running) -> None:
         async with trio.open_nursery() as nursery:
             if running.process is not None:
+                self._claim = Claim.of(running.process, running.endpoint, self.spec)
                 nursery.start_soon(self._report_exit, running.process, running.log_start)
             prober = self._prober(running.plan)
             nursery.start_soon(self._probe_for_ever, prober)
@@ -215,7 +220,8 @@ class Incarnation:
             began = trio.current_time()
             rests = self._rests
             result = await prober.probe()
-            self._report_probe(result)
+            if result.verdict is not Verdict.ALIVE or await self._is_proven(prober):
+                self._report_probe(result)
             if result.asleep is not None and rests == self._rests:  # else it may speak of how it was before
                 self.dispatch(e.SleepChanged(self.engine_id, self.number, result.asleep))
             quick = self._starting and self.origin is not Origin.REGISTERED
@@ -223,6 +229,19 @@ class Incarnation:
             with trio.move_on_after(pause):
                 await self._probe_asked.wait()
                 await trio.sleep_until(began + SUSPECTED_PROBE_SECONDS)
+
+    async def _is_proven(self, prober: probe.Prober) -> bool:
+        """Whether it is the engine that answers its probe. That it isn't is told, when it was seen twice."""
+        if self._claim is None:  # proven already, or a URL
+            return True
+        doubt = await self._claim.doubt(prober.list_models)
+        if doubt == "":
+            self._claim = None
+        elif doubt is not None:
+            self._doubts += 1
+            if self._doubts == MOST_DOUBTS and not self._stop_asked.is_set():
+                self.dispatch(e.PortTaken(self.engine_id, self.number, doubt))
+        return self._claim is None
 
     def _headers(self) -> Mapping[str, str]:
         key = os.environ.get(self.spec.api_key_env) if self.spec.api_key_env else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -21,6 +21,8 @@ log = logging.getLogger("stoker.supervise")
 
 # UnicodeError: a host name that IDNA can't write, or a key that a header can't carry.
 BROKEN = (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError)
+MODEL_LIST = "/v1/models"
+PLAIN = "identity"
 MOST_METRICS_BYTES = 4 * 1024 * 1024
 TOKEN_PATIENCE = 4  # a token takes longer than a health answer
 
@@ -115,6 +117,14 @@ class Prober:
         except (trio.TooSlowError, *BROKEN):
             return None
 
+    async def list_models(self) -> Collection[str]:
+        """The names in its model list; none where it has no such list, or it can't be had in time."""
+        try:
+            with trio.fail_after(self.spec().probe_timeout_seconds):
+                return ids_in(await self._read(MODEL_LIST))
+        except (trio.TooSlowError, *BROKEN):
+            return ()
+
     async def _look_at_counters(self, now: float) -> None:
         """A long prefill sends no byte for minutes, but its counters move."""
         load = await self.load()
@@ -207,11 +217,25 @@ def flag_in(text: str) -> bool | None:
     return flags[0] if len(flags) == 1 else None
 
 
+def ids_in(text: str) -> Collection[str]:
+    """The names in a model list of OpenAI's shape; none in anything else."""
+    try:
+        listed = json.loads(text)["data"]
+        return [str(model["id"]) for model in listed]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return ()
+
+
 async def beginning_of(answer: httpx2.Response, most_bytes: int) -> str:
-    """The text of an answer that is being streamed, or not much more than ``most_bytes`` of it."""
+    """The text of an answer that is being streamed, or not much more than ``most_bytes`` of it.
+
+    Empty where it is compressed: nobody asked for that, and a few of its bytes can be gigabytes.
+    """
+    if answer.headers.get("content-encoding", PLAIN) != PLAIN:
+        return ""
     text = bytearray()
     with trio.CancelScope() as enough:  # leaving the loop would leave the generators behind it open
-        async for chunk in answer.aiter_bytes():
+        async for chunk in answer.aiter_raw():
             text += chunk
             if len(text) > most_bytes:
                 enough.cancel()
@@ -224,4 +248,5 @@ def make_client() -> httpx2.AsyncClient:
     A fresh connection proves that the engine still accepts; a kept one could outlive its listener.
     """
     limits = httpx2.Limits(max_keepalive_connections=0)
-    return httpx2.AsyncClient(trust_env=False, follow_redirects=False, timeout=None, limits=limits)
+    headers = {"Accept-Encoding": PLAIN}
+    return httpx2.AsyncClient(trust_env=False, follow_redirects=False, timeout=None, limits=limits, headers=headers)

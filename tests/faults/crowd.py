@@ -1,0 +1,130 @@
+"""Many clients at once, who hold each answer to what they asked for: whole, or told to be broken, and never cut."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+
+from tests.e2e.running import HANG_GUARD_SECONDS
+
+from .fleet import CHAT, question
+
+WHOLE, BROKEN = "whole", "ended by an error event"
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+@attrs.define(eq=False)
+class Crowd:
+    """Clients of one gateway, each of which asks for one stream after the other for as long as :meth:`ask_on` runs.
+
+    ``outcomes`` counts how the streams ended: whole, ended by an error event, or refused with a status. Anything else
+    fails the test.
+    """
+
+    url: str
+    chance: random.Random
+    outcomes: Counter[str] = attrs.field(factory=Counter)
+    tokens: int = 0
+    _asked: int = 0
+
+    async def ask_on(self, clients: int, seconds: float, most_tokens: int) -> None:
+        """``clients`` ask on for ``seconds``, and hear out what they asked for last."""
+        end = trio.current_time() + seconds
+        async with trio.open_nursery() as nursery:
+            for _ in range(clients):
+                nursery.start_soon(self._ask_until, end, most_tokens)
+
+    async def ask_once(self, count: int, **fields: Any) -> None:
+        """``count`` streams at the same time."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(self._ask, 4, fields)
+
+    async def _ask_until(self, end: float, most_tokens: int) -> None:
+        while trio.current_time() < end:
+            await self._ask(self.chance.randint(1, most_tokens), {})
+
+    async def _ask(self, tokens: int, fields: Mapping[str, Any]) -> None:
+        self._asked += 1
+        words = f"stream{self._asked}"
+        body = json.dumps(question(words, stream=True, max_tokens=tokens, **fields)).encode()
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
+        address = urlsplit(self.url)
+        with trio.fail_after(HANG_GUARD_SECONDS):
+            async with await trio.open_tcp_stream(str(address.hostname), address.port or 0) as stream:
+                await stream.send_all(head.encode() + body)
+                outcome = judge(await _all_of_it(stream), words, tokens)
+        self.outcomes[outcome] += 1
+        self.tokens += tokens * (outcome == WHOLE)
+
+
+async def _all_of_it(stream: trio.SocketStream) -> bytes:
+    """An answer, to the end that its head announces, or to the end of the connection."""
+    answer = bytearray()
+    left: int | None = None
+    while left is None or len(answer) < left:
+        try:
+            piece = await stream.receive_some(65536)
+        except trio.BrokenResourceError:
+            break
+        if not piece:
+            break
+        answer += piece
+        if left is None and (length := _length(answer)) is not None:
+            left = length
+        if answer.endswith(LAST_CHUNK) and left is None:
+            break
+    return bytes(answer)
+
+
+def _length(answer: bytes | bytearray) -> int | None:
+    head, found, _ = bytes(answer).partition(b"\r\n\r\n")
+    for line in head.lower().split(b"\r\n") if found else []:
+        if line.startswith(b"content-length:"):
+            return len(head) + 4 + int(line.partition(b":")[2])
+    return None
+
+
+def judge(answer: bytes, words: str, tokens: int) -> str:
+    """How a stream of so many ``tokens``, each of them ``words``, ended. Raises AssertionError for a silent cut."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status = head.split(b" ", 2)[1:2]
+    assert status, f"no answer, but {answer!r}"
+    if status != [b"200"]:
+        assert json.loads(body)["error"]["message"]
+        return f"refused with {status[0].decode()}"
+    is_whole, events = _events(body)
+    choices = [event["choices"][0] for event in events if isinstance(event, dict) and "choices" in event]
+    said = [choice["delta"].get("content") for choice in choices]
+    heard = [piece.strip() for piece in said if piece]
+    assert heard == [words] * len(heard), f"{words} got somebody else's words: {heard}"
+    last = events[-1] if events else None
+    if isinstance(last, dict) and "error" in last:
+        assert not is_whole, "an error event, and then a proper end"
+        return BROKEN
+    assert last == "[DONE]", f"cut silently after {len(heard)} of {tokens} tokens: {body[-200:]!r}"
+    assert is_whole, "[DONE], but no proper end"
+    assert len(heard) == tokens, f"[DONE] after {len(heard)} of {tokens} tokens"
+    return WHOLE
+
+
+def _events(body: bytes) -> tuple[bool, list[Any]]:
+    """Whether a body in chunks is whole, and its events: objects, or ``[DONE]``."""
+    text = b""
+    is_whole = False
+    while body and not is_whole:
+        size, _, body = body.partition(b"\r\n")
+        length = int(size, 16)
+        assert len(body) >= length + 2, f"cut within a chunk: {body[-200:]!r}"
+        text += body[:length]
+        body = body[length + 2 :]
+        is_whole = not length
+    lines = [line.removeprefix(b"data: ") for line in text.split(b"\n\n") if line]
+    return is_whole, ["[DONE]" if line == b"[DONE]" else json.loads(line) for line in lines]

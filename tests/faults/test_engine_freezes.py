@@ -1,0 +1,74 @@
+"""Engines that are alive and do nothing: stopped by a signal, or healthy and silent."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import httpx2
+
+from tests.e2e.running import until
+
+from .fleet import ask, change_faults, engine, fleet, stream, wait_for
+
+ENDLESS = 100_000
+
+
+def test_an_idle_engine_that_is_stopped_by_a_signal_is_replaced_after_three_probes(tmp_path: Path) -> None:
+    with fleet(tmp_path, engine(), engine(label="other")) as program:
+        by_id = {info["engine_id"]: info for info in program.wait_until_ready(2)}
+        frozen = by_id["fake"]["pid"]
+        os.kill(frozen, signal.SIGSTOP)
+        until(lambda: "fake ERROR" in program.output.read_text(), "it is found frozen")
+        assert "3 probes in a row failed, the last with: /health did not answer within 0.5 s" in (
+            program.output.read_text()
+        )
+        assert ask(program).headers["x-stoker-engine"] == "other"
+        after = wait_for(program, "fake", state="READY", restarts=1)
+        assert after["pid"] != frozen
+        assert frozen not in {entry.pid for entry in program.processes()}
+
+
+def test_a_busy_engine_that_is_stopped_by_a_signal_is_replaced_after_the_stall_limit(tmp_path: Path) -> None:
+    with fleet(tmp_path, engine("--token-seconds", "0.02", stall_seconds=1)) as program:
+        [before] = program.wait_until_ready(1)
+        with stream(program, max_tokens=ENDLESS) as listener:
+            listener.hear(3)
+            os.kill(before["pid"], signal.SIGSTOP)
+            listener.hear_out()
+        assert listener.broken
+        assert "in the middle of its answer" in listener.error
+        after = wait_for(program, state="READY", restarts=1, active_requests=0)
+        assert after["pid"] != before["pid"]
+        assert "no progress for 1 s; a one-token request failed too (no answer within 2 s)" in after["last_error"]
+        assert ask(program).status_code == httpx2.codes.OK
+
+
+def test_an_engine_that_is_healthy_and_produces_nothing_is_replaced_after_the_stall_limit(tmp_path: Path) -> None:
+    with fleet(tmp_path, engine("--token-seconds", "0.02", stall_seconds=1)) as program:
+        [before] = program.wait_until_ready(1)
+        change_faults(before, stall_after_chunks=3, hang=False)
+        with stream(program, max_tokens=ENDLESS) as listener:
+            listener.hear(3)
+            change_faults(before, hang=True)
+            listener.hear_out()
+        assert "[DONE]" not in listener.events
+        assert "in the middle of its answer" in listener.error
+        after = wait_for(program, state="READY", restarts=1)
+        assert "1 requests in flight and no progress for 1 s" in after["last_error"]
+        assert ask(program).status_code == httpx2.codes.OK
+
+
+def test_an_engine_that_is_slow_but_moves_is_left_alone(tmp_path: Path) -> None:
+    """Busy is not dead: tokens come, though rarely, and meanwhile the health path hangs."""
+    with fleet(tmp_path, engine("--token-seconds", "0.4", stall_seconds=1)) as program:
+        [before] = program.wait_until_ready(1)
+        with stream(program, max_tokens=8) as listener:
+            listener.hear(1)
+            change_faults(before, health_hangs=True)
+            listener.hear_out()
+            assert listener.said_done
+            change_faults(before, health_hangs=False)
+        after = wait_for(program, state="READY")
+        assert (after["pid"], after["restarts"]) == (before["pid"], 0)
