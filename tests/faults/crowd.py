@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
 import trio
 
-from tests.e2e.running import HANG_GUARD_SECONDS
+from tests.e2e.running import HANG_GUARD_SECONDS, Program
 
 from .fleet import CHAT, question
 
@@ -41,20 +42,33 @@ class Crowd:
             for _ in range(clients):
                 nursery.start_soon(self._ask_until, end, most_tokens)
 
-    async def ask_once(self, count: int, **fields: Any) -> None:
-        """``count`` streams at the same time."""
+    @classmethod
+    def of(cls, program: Program, seed: int = 0) -> Crowd:
+        """Clients of this gateway."""
+        return cls(program.url, random.Random(seed))
+
+    @asynccontextmanager
+    async def asking(self, count: int) -> AsyncIterator[None]:
+        """Ask for ``count`` streams when the block begins; all of them have ended when it is left."""
         async with trio.open_nursery() as nursery:
             for _ in range(count):
-                nursery.start_soon(self._ask, 4, fields)
+                nursery.start_soon(self._ask, 4)
+            yield
+
+    async def until_waiting(self, program: Program, count: int) -> None:
+        """Wait until so many requests wait for an engine."""
+        with trio.fail_after(HANG_GUARD_SECONDS):
+            while await trio.to_thread.run_sync(_waiting, program) != count:
+                await trio.sleep(0.02)
 
     async def _ask_until(self, end: float, most_tokens: int) -> None:
         while trio.current_time() < end:
-            await self._ask(self.chance.randint(1, most_tokens), {})
+            await self._ask(self.chance.randint(1, most_tokens))
 
-    async def _ask(self, tokens: int, fields: Mapping[str, Any]) -> None:
+    async def _ask(self, tokens: int) -> None:
         self._asked += 1
         words = f"stream{self._asked}"
-        body = json.dumps(question(words, stream=True, max_tokens=tokens, **fields)).encode()
+        body = json.dumps(question(words, stream=True, max_tokens=tokens)).encode()
         head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
         address = urlsplit(self.url)
         with trio.fail_after(HANG_GUARD_SECONDS):
@@ -63,6 +77,10 @@ class Crowd:
                 outcome = judge(await _all_of_it(stream), words, tokens)
         self.outcomes[outcome] += 1
         self.tokens += tokens * (outcome == WHOLE)
+
+
+def _waiting(program: Program) -> int:
+    return int(program.manage("GET", "/status").json()["queue"]["waiting"])
 
 
 async def _all_of_it(stream: trio.SocketStream) -> bytes:

@@ -163,12 +163,16 @@ class PortTaken:
 
 @attrs.frozen
 class ProcessExited:
-    """The engine's main process ended, seen at once through its pidfd. ``log_excerpt`` is what it said last."""
+    """The engine's main process ended, seen at once through its pidfd. ``log_excerpt`` is what it said last.
+
+    ``left`` counts processes of it that go on; it is counted where the first ended well before the engine was ready.
+    """
 
     engine_id: str
     incarnation: int
     status: ExitStatus
     log_excerpt: str = ""
+    left: int = 0
 
 
 @attrs.frozen

@@ -185,12 +185,13 @@ class Incarnation:
 
     async def _report_exit(self, process: EngineProcess, log_start: int) -> None:
         status = await process.wait()
+        left = await process.left() if self._starting and status.code == 0 else 0
         log = self.around.log_of(self.engine_id)
         try:
             text = await trio.to_thread.run_sync(lambda: logs.tail(log, since=log_start))
         except OSError as error:
             text = f"(its log can't be read: {error})"
-        self.dispatch(e.ProcessExited(self.engine_id, self.number, status, logs.excerpt(text)))
+        self.dispatch(e.ProcessExited(self.engine_id, self.number, status, logs.excerpt(text), left))
 
     def _prober(self, plan: LaunchPlan) -> probe.Prober:
         return probe.Prober(

@@ -115,6 +115,10 @@ class EngineProcess:
         if self._popen is not None:
             self._popen.returncode = 0
 
+    async def left(self) -> int:
+        """How many processes of the tree there are now."""
+        return len(await self._members())
+
     def hurry(self, grace_seconds: float) -> None:
         """Let a :meth:`stop` that is under way come to SIGKILL sooner; never later."""
         self._grace.deadline = min(self._grace.deadline, trio.current_time() + grace_seconds)
