@@ -365,6 +365,11 @@ class Gpu:
         """Bytes that nobody uses at this moment; some of them may be promised."""
         return max(0, self.memory_total - self.memory_used)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether next to nothing of it is used: a tenth at most, or the 1 GiB that a desktop takes of a small one."""
+        return self.memory_used <= max(self.memory_total // 10, 2**30)
+
 
 @attrs.frozen(kw_only=True)
 class Reservation:
@@ -383,7 +388,7 @@ class Reservations:
     """What is promised of the GPUs, and what an engine that is to be placed needs of each. Keys are UUIDs of GPUs.
 
     ``needed`` bytes of a GPU are known from the spec, from an earlier run or from the runtime; None means that nobody
-    knows, and that the engine must have the GPU for itself.
+    knows, and that the engine must have the GPU for itself, empty of strangers' memory too.
     """
 
     held: Mapping[str, tuple[Reservation, ...]] = NOTHING
@@ -403,10 +408,10 @@ class Reservations:
         return max(0, gpu.memory_free - promised)
 
     def fits(self, gpu: Gpu) -> bool:
-        """Whether the engine can have what it needs of ``gpu``."""
+        """Whether the engine can have what it needs of ``gpu``; where nobody knows how much, it must be empty."""
         needed = self.needed.get(gpu.uuid)
         if needed is None:
-            return not self.held.get(gpu.uuid)
+            return gpu.is_empty and not self.held.get(gpu.uuid)
         return self.free(gpu) >= needed
 
 

@@ -70,8 +70,10 @@ def test_promised_memory_counts_as_used_before_it_is() -> None:
 
 
 def test_an_engine_whose_needs_nobody_knows_gets_the_emptiest_gpus_for_itself() -> None:
-    assert placed(Pack(), 2, MACHINE, reserve(MACHINE)) == ("GPU-0", "GPU-2")
-    assert placed(Pack(), 1, MACHINE, reserve(MACHINE, None, {0: [hold("small", 1)]})) == ("GPU-2",)
+    machine = (make_gpu(0, used_gib=4), make_gpu(1), make_gpu(2, used_gib=8), make_gpu(3, used_gib=9))
+    assert placed(Pack(), 2, machine, reserve(machine)) == ("GPU-1", "GPU-0")
+    assert placed(Pack(), 1, machine, reserve(machine, None, {1: [hold("small", 1)]})) == ("GPU-0",)
+    assert isinstance(Pack().place(wanting(4), machine, reserve(machine)), Refusal), "the last is a stranger's"
 
 
 @pytest.mark.parametrize("scheduler", [Pack(), Spread()])
@@ -110,7 +112,9 @@ def test_a_refusal_of_an_engine_of_unknown_needs_says_that_they_are_not_known() 
     machine = (make_gpu(0),)
     answer = Pack().place(wanting(1), machine, reserve(machine, None, {0: [hold("qwen", 60)]}))
     assert isinstance(answer, Refusal)
-    assert "needs 1 GPU for itself (how much memory it needs is not known)" in answer.reason
+    assert (
+        "needs 1 GPU for itself (how much memory it needs is not known; required_memory_gb can say it)" in answer.reason
+    )
     assert "held by qwen (60.0 GiB)" in answer.reason
 
 

@@ -14,6 +14,7 @@ import attrs
 import httpx2
 
 from stoker.home import Home
+from stoker.model import NOTHING
 from stoker.testing.engines import COMMAND, fake_engine_env
 from tests.e2e.running import HANG_GUARD_SECONDS, Program, running, until
 
@@ -38,14 +39,14 @@ def engine(*faults: str, command: Sequence[str] = FAKE, **fields: object) -> str
 
 
 @contextlib.contextmanager
-def fleet(folder: Path, *engines: str, **gateway: object) -> Iterator[Program]:
-    """``stoker up`` with these engines, and with settings of the gateway."""
+def fleet(folder: Path, *engines: str, env: Mapping[str, str] = NOTHING, **gateway: object) -> Iterator[Program]:
+    """``stoker up`` with these engines, in this environment, and with settings of the gateway."""
     settings = {"listen": "127.0.0.1:0", **gateway}
     lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
     file = folder / "stoker.toml"
     file.write_text("\n".join(["[gateway]", *lines, "", *engines]))
     stoker = [sys.executable, "-m", "stoker"]
-    with running(stoker, Home(folder / "home"), "up", "-c", str(file), **fake_engine_env()) as program:
+    with running(stoker, Home(folder / "home"), "up", "-c", str(file), **fake_engine_env(), **env) as program:
         yield program
 
 

@@ -47,6 +47,16 @@ def test_an_engine_that_must_have_a_gpu_for_itself_gets_none_that_another_holds(
     assert Holdings().reservations({"GPU-0": None}).fits(gpu(0))
 
 
+def test_an_engine_that_must_have_a_gpu_for_itself_gets_none_that_a_stranger_fills() -> None:
+    """Only promises once counted: what a stranger used, or a former engine left, was given away with the GPU."""
+    reservations = Holdings().reservations({"GPU-0": None})
+    assert reservations.fits(gpu(0, used_gib=8)), "a desktop, or the driver itself"
+    assert not reservations.fits(gpu(0, used_gib=9))
+    small = attrs.evolve(gpu(0, used_gib=1), memory_total=4 * GIB)
+    assert reservations.fits(small)
+    assert not reservations.fits(attrs.evolve(small, memory_used=GIB + 1))
+
+
 def test_what_is_given_back_is_free() -> None:
     holdings = holding("a")
     assert holdings.gpus_of("a") == ("GPU-0",)

@@ -221,6 +221,17 @@ async def test_memory_that_a_stranger_gives_back_is_noticed(machine: Machine, au
         await until_placed(line, "a")
 
 
+async def test_an_engine_of_unknown_needs_waits_until_a_gpu_is_empty(machine: Machine, autojump_clock: object) -> None:
+    machine.used_gib = {0: 30.0}
+    async with open_line(machine) as line:
+        line.ask("a")
+        reason, refused = await until_told(line, "a")
+        assert refused, "it uses up no restarts"
+        assert "GPU 0 (Test, 50.0 GiB of 80.0 GiB free) is not empty" in reason
+        machine.used_gib = {0: 1.0}
+        await until_placed(line, "a")
+
+
 async def test_a_driver_that_fails_is_waited_for(machine: Machine, autojump_clock: object) -> None:
     machine.reason, machine.used_gib = "the NVIDIA driver can't be asked: Unknown Error", {}
     async with open_line(machine) as line:

@@ -88,7 +88,8 @@ def _refusal(spec: EngineSpec, gpus: Sequence[Gpu], fitting: Sequence[Gpu], rese
     if not gpus:
         return f'{wanted}, but there is none to be seen; set gpus = 0, or scheduler = "none" to manage GPUs yourself'
     if needs == {None}:
-        wanted += f" for {'itself' if spec.gpus == 1 else 'itself each'} (how much memory it needs is not known)"
+        alone = "itself" if spec.gpus == 1 else "itself each"
+        wanted += f" for {alone} (how much memory it needs is not known; required_memory_gb can say it)"
     elif len(needs) == 1:
         wanted += f" with {_gib(next(iter(needs)) or 0)} free{' each' if spec.gpus > 1 else ''}"
     fits = {gpu.uuid for gpu in fitting}
@@ -104,6 +105,8 @@ def _describe(gpu: Gpu, reservations: Reservations, fits: set[str], *, tell_need
         verdict = "can be had"
     elif holders:
         verdict = f"is held by {', '.join(holders)}"
+    elif reservations.needed.get(gpu.uuid) is None:
+        verdict = "is not empty"
     else:
         verdict = "has too little memory free"
     words = [f"{name} {verdict}"]
