@@ -50,6 +50,11 @@ async def have_an_endless_head(exchange: Exchange) -> None:
     await exchange.raw(b"HTTP/1.1 200 OK\r\n" + b"x-header: 12345678901234567890\r\n" * 10_000)
 
 
+async def have_a_head_that_is_too_long(exchange: Exchange) -> None:
+    """Such a head once passed if its end came in one piece with what was over the limit."""
+    await exchange.raw(b"HTTP/1.1 200 OK\r\nx-header: " + b"x" * 110_000 + b"\r\ncontent-length: 2\r\n\r\n{}")
+
+
 async def send_endless_informational_answers(exchange: Exchange) -> None:
     await exchange.raw(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)
 
@@ -86,6 +91,7 @@ def once(failure: Callable[[Exchange], Awaitable[None]]) -> Callable[[Exchange],
         break_off_before_the_first_event,
         say_nonsense,
         have_an_endless_head,
+        have_a_head_that_is_too_long,
         send_endless_informational_answers,
         be_unavailable,
         have_a_bad_gateway,

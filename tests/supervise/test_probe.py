@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 import attrs
 import pytest
@@ -53,6 +54,26 @@ async def prober(
         nursery.cancel_scope.cancel()
 
 
+OpenProber = Callable[..., AbstractAsyncContextManager[Prober]]
+
+
+@pytest.fixture
+def prober_of() -> OpenProber:
+    """Opens a prober of whatever handles its connections byte by byte."""
+    return _prober_of
+
+
+@asynccontextmanager
+async def _prober_of(
+    handle: Callable[[trio.SocketStream], Awaitable[None]], scrape: Callable[[str], EngineLoad] = lambda _: EngineLoad()
+) -> AsyncIterator[Prober]:
+    async with trio.open_nursery() as nursery, make_client() as client:
+        listeners = await nursery.start(trio.serve_tcp, handle, 0)
+        plan = LaunchPlan(base_url=f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}", metrics_path="/metrics")
+        yield Prober(client, plan, lambda: SPEC, Activity, scrape, {})
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_200_is_alive() -> None:
     async with prober(healthy, Activity()) as asking:
         assert (await asking.probe()).verdict is Verdict.ALIVE
@@ -99,7 +120,7 @@ async def test_a_503_fails_and_says_so() -> None:
     assert result.error == "/health answered 503"
 
 
-async def test_an_endless_health_answer_is_judged_by_its_status() -> None:
+async def test_an_endless_health_answer_is_judged_by_its_status(prober_of: OpenProber) -> None:
     """A probe once read it all: a gigabyte in a few rounds."""
 
     async def endless(stream: trio.SocketStream) -> None:
@@ -111,15 +132,45 @@ async def test_an_endless_health_answer_is_judged_by_its_status() -> None:
         left.set()
 
     left = trio.Event()
-    async with trio.open_nursery() as nursery, make_client() as client:
-        listeners = await nursery.start(trio.serve_tcp, endless, 0)
-        port = listeners[0].socket.getsockname()[1]
-        plan = LaunchPlan(base_url=f"http://127.0.0.1:{port}")
-        asking = Prober(client, plan, lambda: SPEC, Activity, lambda _: EngineLoad(), {})
+    async with prober_of(endless) as asking:
         assert (await asking.probe()).verdict is Verdict.ALIVE
         with trio.fail_after(10):
             await left.wait()
-        nursery.cancel_scope.cancel()
+
+
+async def test_a_compressed_page_is_not_opened(prober_of: OpenProber) -> None:
+    """A probe once took 256 MiB out of a metrics page of a few hundred kilobytes."""
+
+    async def bomb(stream: trio.SocketStream) -> None:
+        asked.append(bytes(await stream.receive_some(65536)))
+        page = gzip.compress(bytes(32 * 1024 * 1024))
+        head = f"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {len(page)}\r\n\r\n"
+        with suppress(trio.BrokenResourceError):
+            await stream.send_all(head.encode() + page)
+
+    def scrape(text: str) -> EngineLoad:
+        opened.append(len(text))
+        return EngineLoad()
+
+    asked: list[bytes] = []
+    opened: list[int] = []
+    async with prober_of(bomb, scrape) as asking:
+        assert await asking.load() is None
+    assert not opened
+    assert b"accept-encoding: identity\r\n" in asked[0].lower()
+
+
+async def test_informational_answers_without_an_end_are_no_answer(prober_of: OpenProber) -> None:
+    async def flood(stream: trio.SocketStream) -> None:
+        await stream.receive_some(65536)
+        with suppress(trio.BrokenResourceError):
+            while True:
+                await stream.send_all(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100)
+
+    async with prober_of(flood) as asking:
+        result = await asking.probe()
+    assert result.verdict is Verdict.FAILED
+    assert "did not answer within 0.5 s" in result.error
 
 
 async def test_a_closed_connection_fails_and_says_so() -> None:

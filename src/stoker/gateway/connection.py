@@ -66,8 +66,9 @@ class Connection:
         heard = 0
         while not reader.status:
             heard += await self._hear(heard)
-            if heard > LONGEST_ANSWER_HEAD and not reader.status:
-                raise NotHttp(f"{self._origin.url} sent what is no HTTP answer: its head does not end")
+            if heard > LONGEST_ANSWER_HEAD and not _has_head(reader):
+                limit = f"its head is over {LONGEST_ANSWER_HEAD} bytes"
+                raise NotHttp(f"{self._origin.url} sent what is no HTTP answer: {limit}")
 
     async def read(self) -> bytes:
         """The next bytes of the body, all that came at once; empty at its end. Raises CutShort or NotHttp."""
@@ -142,3 +143,9 @@ class Connection:
         except FramingError as wrong:
             raise self._broken(wrong if data else None) from wrong
         return len(data)
+
+
+def _has_head(reader: AnswerReader) -> bool:
+    """Whether the head is there, and not too long: what was heard may be much of the body as well."""
+    length = sum(len(name) + len(value) + 4 for name, value in reader.headers)
+    return reader.status != 0 and length <= LONGEST_ANSWER_HEAD

@@ -89,6 +89,8 @@ class Faults:
     garbage: bool = _switch("answer with bytes that are not HTTP")
     half_answer: bool = _switch("announce a whole answer, send half of it, and close")
     head_bytes: int | None = _count("send so many bytes more in the head of the answer")
+    informational: bool = _switch("send informational answers (103) without an end")
+    bomb_bytes: int | None = _count("answer with so many bytes of nothing, which gzip makes a thousandth of")
     first_token_seconds: float = _seconds("think so long before the first byte")
     token_seconds: float = _seconds("time between tokens of a stream")
     die_after_chunks: int | None = _count("SIGKILL itself in mid-stream")

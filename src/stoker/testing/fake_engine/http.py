@@ -108,6 +108,11 @@ class Connection:
         await self._stream.send_all(data)
         await self.close()
 
+    async def repeat(self, data: bytes) -> None:
+        """Bytes past HTTP, again and again, until the client leaves."""
+        while True:
+            await self._stream.send_all(data * 100)
+
     async def reset(self) -> None:
         """End the connection with a TCP reset."""
         self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from stoker.testing.fake_engine.faults import Faults
 from stoker.testing.fake_engine.http import Connection, Request
 from stoker.testing.fake_engine.tended import Tended
 
+BOMB_PIECE = 1024 * 1024
 SSE = ("content-type", "text/event-stream; charset=utf-8")
 
 
@@ -29,6 +31,14 @@ class Counts:
     sigterms: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
+
+
+def _bomb(size: int) -> bytes:
+    """So many zeros, compressed, a piece at a time."""
+    packer = zlib.compressobj(wbits=31)
+    piece = bytes(BOMB_PIECE)
+    parts = [packer.compress(piece[: min(BOMB_PIECE, size - made)]) for made in range(0, size, BOMB_PIECE)]
+    return b"".join([*parts, packer.flush()])
 
 
 class Responder:
@@ -49,6 +59,12 @@ class Responder:
             await connection.reset()
         elif faults.garbage:
             await connection.raw(b"\x00\x01\x02 this is not HTTP\r\n\r\n")
+        elif faults.informational:
+            await connection.repeat(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n")
+        elif faults.bomb_bytes is not None:
+            bomb = await trio.to_thread.run_sync(_bomb, faults.bomb_bytes)
+            await connection.answer(200, bomb, [("content-encoding", "gzip")])
+            self.counts.answered += 1
         elif faults.status is not None:
             after = faults.retry_after_seconds
             headers = [] if after is None else [("retry-after", str(after))]
