@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import h11
 import pytest
 import trio
 
@@ -93,6 +94,66 @@ async def test_a_stream_whose_engine_dies_ends_with_an_error_and_a_closed_connec
     assert [report[0] for report in world.reports] == ["one"]
     assert world.plane.forwarder.counters.stream_errors == 1
     assert world.plane.forwarder.counters.retries == 0
+
+
+OLD_FASHIONED = b"HTTP/1.0 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+
+
+@pytest.mark.parametrize("half", [b"", b'data: {"half'])
+async def test_a_stream_that_ends_with_its_connection_is_cut_if_its_engine_is_gone(world: World, half: bytes) -> None:
+    """A killed process's connections end as such an answer does, which was taken for its proper end."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.raw(OLD_FASHIONED + b"data: 1\n\n" + half)
+        await exchange.hang_up()
+
+    await world.engine("one", script)
+    async with world.client() as client:
+        await client.send(CHAT, ASK)
+        await client.head()
+        assert await client.chunk() == b"data: 1\n\n"
+        await until(lambda: world.reports)
+        world.change("one", accepting=False)
+        error = await client.chunk()
+        with pytest.raises(h11.RemoteProtocolError):
+            await client.chunk()
+    assert b'"engine_failed"' in error
+    assert b"half" not in error
+    assert world.plane.forwarder.counters.stream_errors == 1
+
+
+@pytest.mark.parametrize(("rest", "doubted"), [(b"data: [DONE]\n\n", False), (b"data: without an end", True)])
+async def test_a_stream_that_ends_with_its_connection_is_whole_if_it_says_so_or_its_engine_lives(
+    world: World, rest: bytes, doubted: bool
+) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.raw(OLD_FASHIONED + b"data: 1\n\n" + rest)
+        await exchange.hang_up()
+
+    await world.engine("one", script)
+    world.answered.add("one")
+    answer = await world.ask(ASK)
+    assert answer.complete
+    assert answer.body == b"data: 1\n\n" + rest
+    assert bool(world.reports) is doubted
+    assert world.plane.forwarder.counters.stream_errors == 0
+
+
+async def test_a_whole_answer_that_ends_with_its_connection_is_tried_again_if_it_is_half(world: World) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.raw(b'HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n{"choices": [{}')
+        if len(engine.exchanges) > 1:
+            await exchange.raw(b"]}")
+        await exchange.hang_up()
+
+    engine = await world.engine("one", script)
+    await world.engine("two")
+    answer = await world.ask({"model": "m", "messages": []})
+    assert (answer.status, answer.headers["x-stoker-engine"]) == (200, "two")
+    engine.exchanges.append(engine.exchanges[0])
+    world.change("two", accepting=False)
+    answer = await world.ask({"model": "m", "messages": []})
+    assert (answer.status, answer.body) == (200, b'{"choices": [{}]}')
 
 
 async def test_a_stream_of_known_length_that_breaks_ends_with_an_error_all_the_same(world: World) -> None:

@@ -71,6 +71,18 @@ async def test_nothing_is_left_after_a_stop(start: Start, mark: str, tmp_path: P
     assert left(mark) == []
 
 
+async def test_an_engine_that_was_stopped_by_a_signal_is_woken_to_hear_that_it_ends(
+    start: Start, mark: str, tmp_path: Path
+) -> None:
+    """It once slept through its grace, however long, and was killed; its clients waited as long."""
+    process = start(SLEEP)
+    await until(lambda: says(tmp_path, "ready"))
+    os.kill(process.pid, signal.SIGSTOP)
+    with trio.fail_after(20):
+        assert await process.stop(grace_seconds=3600) == ""
+    assert process.status == ExitStatus(signal=signal.SIGTERM)
+
+
 async def test_without_grace_whoever_left_the_group_is_killed_too(start: Start, mark: str, tmp_path: Path) -> None:
     """A second Ctrl-C once left them: SIGKILL went to the group for as long as its leader was not reaped."""
     process = start(GRANDCHILD_IN_ITS_OWN_SESSION)

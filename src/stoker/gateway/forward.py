@@ -187,7 +187,7 @@ class Forwarder:
     async def _attempt(self, job: Job, lease: Lease, sink: Sink) -> Answer | _Failure | None:
         backend = lease.backend
         job.model, job.engine_id, job.error = backend.model, backend.engine_id, ""
-        relay = Relay(lease, sink, job.request_id, self._measures, self._table.clock)
+        relay = Relay(lease, sink, job.request_id, self._measures, self._table.clock, self._is_gone)
         try:
             body = job.body if not backend.renames else await self._renamed(job, backend.renames)
             lines = job.heading.lines(streamed=job.stream)
@@ -263,6 +263,13 @@ class Forwarder:
             return False
         # An engine that is gone can't fail more requests than it held: those need no budget.
         return gone or self._budget.withdraw()
+
+    async def _is_gone(self, lease: Lease) -> bool:
+        """Whether an engine of which nobody can tell if it said all that it had to say turns out to be gone."""
+        self._suspect(lease, "it ended a stream with its connection, and without [DONE]", avoid=False)
+        with trio.move_on_after(FOUND_FAILING_SECONDS):
+            await self._probed(lease.backend.engine_id, lease.backend.incarnation)
+        return lease.term.is_set()
 
     def _suspect(self, lease: Lease, what: str, *, avoid: bool = True) -> None:
         backend = lease.backend

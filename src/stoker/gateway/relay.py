@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Awaitable, Callable, Mapping
 
 from stoker.errors import UpstreamError
 from stoker.gateway.answers import Answer, error_body
 from stoker.gateway.connection import Connection
 from stoker.gateway.events import EventGate
+from stoker.gateway.failures import CutShort
 from stoker.gateway.headers import HeaderList, for_client
 from stoker.gateway.measures import Measures
 from stoker.gateway.routing import Lease
@@ -29,10 +31,19 @@ class Relay:
     ``started`` says whether anything of it was sent, after which nothing can be taken back. ``trouble`` is what went
     wrong after that: an engine that died, or one that said so itself. ``status``, ``first_byte_at``, ``sent_bytes`` and
     ``ends`` (the first and the last of the body) are there for whoever measures.
+
+    An answer that nothing but the end of its connection ends may have been cut by the engine's death: it is believed to
+    be whole if it is JSON, or says ``[DONE]``; of other streams ``is_gone`` has to find out what became of the engine.
     """
 
     def __init__(
-        self, lease: Lease, sink: Sink, request_id: bytes, measures: Measures, clock: Callable[[], float]
+        self,
+        lease: Lease,
+        sink: Sink,
+        request_id: bytes,
+        measures: Measures,
+        clock: Callable[[], float],
+        is_gone: Callable[[Lease], Awaitable[bool]],
     ) -> None:
         self.started = False
         self.trouble: str | None = None
@@ -45,6 +56,7 @@ class Relay:
         self._request_id = request_id
         self._measures = measures
         self._clock = clock
+        self._is_gone = is_gone
 
     async def run(self, connection: Connection) -> Answer | None:
         """Relay the answer on ``connection``, or return it if it was small enough to be held back until it was whole.
@@ -74,6 +86,8 @@ class Relay:
             while not answer.complete and len(held) <= HELD_ANSWER:
                 held += await connection.read()
             if answer.complete and len(held) <= HELD_ANSWER:
+                if _ends_with_connection(answer.fields) and not _is_json(held):
+                    raise CutShort(f"engine {self._lease.backend.engine_id} closed the connection in its answer")
                 self.ends = held if len(held) <= TAIL_BYTES else held[:OPENING_BYTES] + held[-TAIL_BYTES:]
                 return Answer(answer.status, headers, held)
         await self._relay(connection, headers, length, held, None)
@@ -84,15 +98,16 @@ class Relay:
     ) -> None:
         backend = self._lease.backend
         gaps = self._measures.gaps(backend.model, backend.engine_id)
+        answer = connection.reader
         stream = Stream(connection, self._sink, self._lease, self._clock, gate, gaps)
         try:
             first = stream.pass_on(held, self._clock()) if held else await stream.first()
-            self.status = connection.reader.status
+            self.status = answer.status
             self.first_byte_at = self._clock()
             self.started = True
             await self._sink.start(self.status, headers, length)
             if length is None:
-                await stream.run(first)
+                await stream.run(first, self._check_end if gate and _ends_with_connection(answer.fields) else None)
             else:
                 await stream.run_plain(first, length)
         except UpstreamError as broken:
@@ -105,6 +120,24 @@ class Relay:
         finally:
             self.sent_bytes, self.ends = stream.sent_bytes, stream.ends
             self.trouble = self.trouble or stream.trouble
+
+    async def _check_end(self, ends: bytes) -> None:
+        """Raise CutShort where a stream that ends so was cut."""
+        if not ends.rstrip().endswith(b"[DONE]") and await self._is_gone(self._lease):
+            raise CutShort(f"engine {self._lease.backend.engine_id} closed the connection in its answer")
+
+
+def _ends_with_connection(fields: Mapping[bytes, bytes]) -> bool:
+    """Whether nothing else tells the end of an answer, as HTTP/1.0 had it."""
+    return b"content-length" not in fields and b"transfer-encoding" not in fields
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _is_plain(fields: dict[bytes, bytes]) -> bool:

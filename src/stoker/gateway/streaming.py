@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import trio
@@ -112,8 +112,11 @@ class Stream:
             if piece or self._connection.reader.complete:
                 return piece
 
-    async def run(self, piece: bytes) -> None:
-        """Relay ``piece`` and all that follows, to the end. Raises UpstreamError if the engine breaks off."""
+    async def run(self, piece: bytes, check_end: Callable[[bytes], Awaitable[None]] | None = None) -> None:
+        """Relay ``piece`` and all that follows, to the end. Raises UpstreamError if the engine breaks off.
+
+        ``check_end`` is shown the last of it, and raises UpstreamError if that was no proper end.
+        """
         connection, sink = self._connection, self._sink
         source, client = connection.channel, sink.channel
         self._opening = piece[:OPENING_BYTES]
@@ -126,9 +129,13 @@ class Stream:
             else:
                 await trio.lowlevel.checkpoint()
             piece = self.pass_on(await connection.read(), self._clock())
-        if self._gate is not None:
-            piece += self._gate.rest()
-        await sink.finish(piece)
+        rest = b"" if self._gate is None else self._gate.rest()
+        if check_end is not None:
+            if piece:
+                await sink.send(piece)
+                piece = b""
+            await check_end(self.ends + rest)
+        await sink.finish(piece + rest)
 
     async def run_plain(self, piece: bytes, length: int) -> None:
         """The same for a body of ``length`` bytes that is relayed as it comes, past the parser and without a copy."""

@@ -137,6 +137,7 @@ class EngineProcess:
     async def _terminate(self) -> None:
         while True:
             await self._signal(signal.SIGTERM)
+            await self._signal(signal.SIGCONT)  # whoever is stopped hears it no earlier
             with trio.move_on_after(REPEAT_TERM_SECONDS):
                 await self.wait()
                 while await self._members():
