@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import os
 import signal
+import sys
 from pathlib import Path
 
 import httpx2
@@ -15,6 +16,24 @@ from tests.e2e.running import until
 from .fleet import ask, change_faults, engine, fake_state, fleet, stream, wait_for, within
 
 ENDLESS = 100_000
+
+# Braces are double, as in every command. It answers in HTTP/1.0, where nothing but the end of the connection ends a stream; and then waits to be killed.
+OLD_FASHIONED = """
+import sys, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+class Engine(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.end_headers()
+        self.wfile.write(b'data: {{"choices": []}}\\n\\n')
+        time.sleep(600)
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Engine).serve_forever()
+"""
 
 
 def test_an_engine_killed_before_the_first_byte_costs_a_client_nothing(tmp_path: Path) -> None:
@@ -57,6 +76,18 @@ def test_an_engine_killed_in_mid_stream_ends_its_streams_with_an_error_and_nobod
                 assert len(each.events) == 100 + 3, "the role, the tokens, the reason why it ended, [DONE]"
         wait_for(program, victim, state="READY", restarts=1, active_requests=0)
         assert program.manage("GET", "/status").json()["queue"]["in_flight"] == 0
+
+
+def test_the_death_of_an_engine_that_speaks_http_1_0_is_not_taken_for_the_end_of_its_stream(tmp_path: Path) -> None:
+    with fleet(tmp_path, engine(command=(sys.executable, "-c", OLD_FASHIONED, "{port}"))) as program:
+        [info] = program.wait_until_ready(1)
+        with stream(program) as listener:
+            listener.hear(1)
+            with within(1, "the error event"):
+                os.kill(info["pid"], signal.SIGKILL)
+                listener.hear_out()
+        assert listener.broken
+        assert "closed the connection in its answer" in listener.error
 
 
 def test_an_engine_that_ends_itself_with_code_0_in_mid_stream_is_no_proper_end(tmp_path: Path) -> None:
