@@ -69,12 +69,13 @@ def status(program: Program) -> Mapping[str, Any]:
 
 def is_quiet(program: Program) -> bool:
     """Whether every engine is READY, and nobody holds a lease, by anybody's account."""
-    engines = program.engines()
-    return (
-        {info["state"] for info in engines} == {"READY"}
-        and status(program)["queue"]["in_flight"] == status(program)["queue"]["waiting"] == 0
-        and all(info["active_requests"] == fake_state(info)["active"] == 0 for info in engines)
-    )
+    engines, queue = program.engines(), status(program)["queue"]
+    if {info["state"] for info in engines} != {"READY"} or queue["in_flight"] or queue["waiting"]:
+        return False
+    try:
+        return all(info["active_requests"] == fake_state(info)["active"] == 0 for info in engines)
+    except httpx2.HTTPError:  # it was killed a moment ago
+        return False
 
 
 async def kill_at_random(program: Program, chance: random.Random, every_seconds: float, kills: Counter[str]) -> None:

@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from stoker.supervise import ports, proctable, proof
+from stoker.supervise.launching import free_port
 from stoker.supervise.process import EngineProcess, spawn
 from stoker.supervise.proof import Claim, Owner
 
@@ -93,7 +94,7 @@ class ModelList:
 async def test_an_engine_that_listens_in_any_of_its_processes_is_believed(
     start: Start, mark: str, before: str, asked_for: str, bound_to: str
 ) -> None:
-    port = ports.free_port("127.0.0.1")
+    port = free_port("127.0.0.1")
     try:
         engine = start(bound_to, port, before)
         await until_listening(asked_for, port)
@@ -123,7 +124,7 @@ async def test_a_stranger_is_believed_only_with_the_right_model_list(start: Star
 
 async def test_another_engine_is_never_believed(start: Start, mark: str) -> None:
     """Replicas have the same model list, and two that were given the same port would be taken for each other."""
-    port = ports.free_port("127.0.0.1")
+    port = free_port("127.0.0.1")
     other = start("127.0.0.1", port, own=f"{mark}:2")
     await until_listening("127.0.0.1", port)
     engine = start("127.0.0.1", 0)
