@@ -17,7 +17,8 @@ from .fleet import ask, change_faults, engine, fake_state, fleet, stream, wait_f
 
 ENDLESS = 100_000
 
-# Braces are double, as in every command. It answers in HTTP/1.0, where nothing but the end of the connection ends a stream; and then waits to be killed.
+# It answers in HTTP/1.0, where nothing but the end of the connection ends a stream, and then waits to be killed. Braces
+# are double, as in every command.
 OLD_FASHIONED = """
 import sys, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
