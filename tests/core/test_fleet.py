@@ -79,6 +79,32 @@ def test_failed_probes_while_starting_do_not_count_until_the_time_is_up() -> Non
     assert story.commands == (c.StopProcess("a", 1, 10.0),)
 
 
+def test_a_port_that_somebody_else_took_is_an_error_at_once_and_is_tried_again() -> None:
+    story = Story()
+    story.launched()
+    story.tell(e.PortTaken("a", 1, "port 9 is not the engine's"))
+    assert (story.engine.state, story.engine.last_error) == (EngineState.ERROR, "port 9 is not the engine's")
+    assert story.commands == (c.StopProcess("a", 1, 10.0),)
+    assert story.engine.restart_at is not None
+
+
+def test_an_engine_that_was_believed_once_is_not_doubted_later() -> None:
+    story = Story()
+    story.ready()
+    story.tell(e.PortTaken("a", 1, "port 9 is not the engine's"))
+    assert story.engine.state is EngineState.READY
+
+
+def test_an_engine_that_went_to_the_background_is_told_to_stay_in_the_foreground() -> None:
+    story = Story()
+    story.launched()
+    story.tell(e.ProcessExited("a", 1, ExitStatus(code=0), "the log", left=2))
+    assert (story.engine.last_error or "").startswith(
+        "its process ended while starting: exit code 0; it left 2 in the background, where engines can't be watched: "
+        "keep it in the foreground; the end of its log:\nthe log"
+    )
+
+
 def test_three_failed_probes_in_a_row_are_an_error_and_one_success_between_forgives() -> None:
     story = Story()
     story.ready()

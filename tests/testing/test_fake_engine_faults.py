@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import signal
 import socket
@@ -257,6 +259,26 @@ async def test_an_answer_can_break(
         await client.post("/v1/chat/completions", json=CHAT, timeout=0.5)
     await engine.clear_faults()
     assert (await client.post("/v1/chat/completions", json=CHAT)).status_code == 200
+
+
+async def test_informational_answers_can_come_without_an_end(engine: RunningFakeEngine) -> None:
+    await engine.change_faults(informational=True)
+    body = json.dumps(CHAT).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    async with await trio.open_tcp_stream("127.0.0.1", engine.port) as stream:
+        await stream.send_all(head.encode() + body)
+        answers = b""
+        while len(answers) < 1_000_000:
+            answers += await stream.receive_some()
+    assert set(answers.split(b"\r\n")[:-3]) == {b"HTTP/1.1 103 Early Hints", b"link: </a>", b""}
+
+
+async def test_an_answer_can_be_a_gzip_bomb(engine: RunningFakeEngine, client: httpx2.AsyncClient) -> None:
+    await engine.change_faults(bomb_bytes=5_000_000)
+    async with client.stream("POST", "/v1/chat/completions", json=CHAT) as response:
+        small = b"".join([piece async for piece in response.aiter_raw()])
+    assert len(small) < 20_000
+    assert gzip.decompress(small) == bytes(5_000_000)
 
 
 async def test_the_head_of_an_answer_can_be_too_big(engine: RunningFakeEngine) -> None:
