@@ -24,6 +24,7 @@ import trio
 from stoker import __version__, accelerators, config, environments
 from stoker.accelerators import Accelerators
 from stoker.config import Listen, parse_listen
+from stoker.doors import check_address, open_desk
 from stoker.errors import ConfigError, ConflictError, PluginError, StokerError
 from stoker.gateway.measures import Measures
 from stoker.gateway.plane import DataPlane
@@ -50,6 +51,7 @@ from stoker.supervise.leftovers import end_leftovers
 from stoker.supervise.placing import Placer
 from stoker.supervise.supervisor import Supervisor
 from stoker.web.app import WebApp, create_app
+from stoker.web.keys import KeyDesk
 from stoker.web.lane import ProxyLane
 from stoker.web.server import Server, serve
 from stoker.web.token import AdminToken, load_or_make_token
@@ -88,6 +90,7 @@ def run(
     inheritance = Inheritance.take(os.environ)
     with contextlib.ExitStack() as stack:
         locked = stack.enter_context(lock.hold(home.lock, inheritance.lock))
+        check_address(settings.gateway, home)
         address = parse_listen(settings.gateway.listen)
         listener = inheritance.listener_at(address.host, address.port) or listen_on(address)
         stack.enter_context(contextlib.closing(listener))
@@ -155,6 +158,7 @@ def listen_on(address: Listen) -> socket.socket:
 def url_of(listener: socket.socket) -> str:
     """The address that clients use for what listens there."""
     host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - whoever listens everywhere does so here
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
@@ -235,7 +239,9 @@ class Program:
         ledger = Ledger(self.home.gpu_ledger)
         await trio.to_thread.run_sync(ledger.load)
         gateway = self.settings.gateway
-        table = RoutingTable(self._make_policies(), clock=trio.lowlevel.current_clock().current_time)
+        clock = trio.lowlevel.current_clock().current_time
+        table = RoutingTable(self._make_policies(), clock=clock)
+        desk = await open_desk(gateway, self.home, database, token, clock)
         native = await trio.to_thread.run_sync(accelerators.load, os.environ)
         client = await trio.to_thread.run_sync(probe.make_client)
         observers = self._make_observers()
@@ -255,9 +261,10 @@ class Program:
                 httptools=native.httptools,
                 msgspec=native.msgspec,
                 finished=observers.request_finished if observers.requests else None,
+                keys=desk.ring,
             )
             async with plane as data_plane, trio.open_nursery() as doors:
-                web = self._make_web(table, data_plane.measures, operations, token, observers)
+                web = self._make_web(table, data_plane.measures, operations, desk, observers)
                 lane = ProxyLane(data_plane.forwarder, gateway, web, web.guard)
                 server = await doors.start(partial(serve, lane, [self.listener], data_plane, web.guard))
                 operations.start_configured(self.settings, kept, living)
@@ -359,13 +366,13 @@ class Program:
         table: RoutingTable,
         measures: Measures,
         operations: Operations,
-        token: AdminToken,
+        desk: KeyDesk,
         observers: Observers,
     ) -> WebApp:
         web = create_app(
             operations.supervisor,
             operations,
-            token=token,
+            desk=desk,
             table=table,
             measures=measures,
             settings=self.settings.gateway,

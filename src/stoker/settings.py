@@ -19,7 +19,8 @@ class GatewaySettings:
 
     ``listen`` is ``host:port`` (port 0: any free one). ``queue_size`` requests may wait at once, each for
     ``queue_seconds``, for an engine that is busy or starting. Retries may be up to ``retry_ratio`` of the requests of
-    the last while. ``allowed_hosts`` are names besides loopback that a ``Host`` header may carry.
+    the last while. ``allowed_hosts`` are names besides loopback that a ``Host`` header may carry. ``require_keys`` asks
+    clients for API keys even while there are none.
     """
 
     listen: str = "127.0.0.1:8000"
@@ -30,6 +31,7 @@ class GatewaySettings:
     connect_timeout_seconds: float = 5.0
     retry_ratio: float = 0.2
     allowed_hosts: tuple[str, ...] = ()
+    require_keys: bool = False
 
 
 @attrs.frozen(kw_only=True)

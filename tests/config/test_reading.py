@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stoker.config import load, parse, with_listen
+from stoker.config import load, parse, parse_listen, require_a_door, with_listen
 from stoker.errors import ConfigError
 from stoker.model import EngineSpec
 from stoker.settings import GatewaySettings, RuntimeSettings, Settings
@@ -199,10 +199,6 @@ def test_a_wrong_value_is_refused_by_name(line: str, key: str, says: str) -> Non
 @pytest.mark.parametrize(
     ("listen", "says"),
     [
-        ("0.0.0.0:8000", "SSH tunnel"),
-        ("[::]:8000", "SSH tunnel"),
-        ("10.0.0.7:8000", "SSH tunnel"),
-        ("example.org:80", "SSH tunnel"),
         ("::1:8000", "needs brackets"),
         ("[127.0.0.1]:8000", "not an IPv6 address"),
         ("[::1]", "host:port"),
@@ -224,10 +220,32 @@ def test_an_address_that_can_not_be_listened_on_is_refused(listen: str, says: st
         with_listen(Settings(), listen)
 
 
-@pytest.mark.parametrize("listen", ["127.0.0.1:0", "localhost:8000", "[::1]:8000", "127.9.9.9:65535"])
-def test_loopback_addresses_are_taken(listen: str) -> None:
+LOOPBACK = ["127.0.0.1:0", "localhost:8000", "[::1]:8000", "127.9.9.9:65535"]
+WIDER = ["0.0.0.0:8000", "[::]:8000", "10.0.0.7:8000", "example.org:80"]
+
+
+@pytest.mark.parametrize("listen", LOOPBACK + WIDER)
+def test_other_addresses_are_taken(listen: str) -> None:
     assert parse(f'[gateway]\nlisten = "{listen}"', "x").gateway.listen == listen
     assert with_listen(Settings(), listen).gateway.listen == listen
+
+
+@pytest.mark.parametrize("listen", LOOPBACK)
+def test_loopback_needs_no_key(listen: str) -> None:
+    require_a_door(parse_listen(listen), keys=False)
+
+
+@pytest.mark.parametrize("listen", WIDER)
+def test_what_others_can_reach_needs_one(listen: str) -> None:
+    require_a_door(parse_listen(listen), keys=True)
+    with pytest.raises(ValueError, match=r"stoker key create.*require_keys = true.*SSH tunnel"):
+        require_a_door(parse_listen(listen), keys=False)
+
+
+@pytest.mark.parametrize("value", ['"yes"', "1", "[]"])
+def test_a_switch_is_true_or_false(value: str) -> None:
+    assert "must be true or false" in mistakes_of(f"[gateway]\nrequire_keys = {value}")["gateway.require_keys"]
+    assert parse("[gateway]\nrequire_keys = true", "x").gateway.require_keys is True
 
 
 def test_a_misspelt_setting_is_suggested() -> None:

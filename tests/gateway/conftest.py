@@ -20,6 +20,7 @@ from stoker.builtin.policies import LeastLoad
 from stoker.contracts import RoutingPolicy
 from stoker.gateway.forward import Finished
 from stoker.gateway.heading import ExpressHead, Guard, HeadReader
+from stoker.gateway.keyring import KeyRing
 from stoker.gateway.plane import DataPlane
 from stoker.gateway.policies import Policies
 from stoker.gateway.routing import RoutingTable
@@ -170,6 +171,7 @@ async def running(
     policy: RoutingPolicy | None = None,
     policies: Mapping[str, RoutingPolicy] | None = None,
     finished: Finished | None = None,
+    keys: KeyRing | None = None,
     guard: Guard | None = None,
     drain_seconds: float = 5.0,
     ssl_context: ssl.SSLContext | None = None,
@@ -204,6 +206,7 @@ async def running(
             httptools=httptools if native else None,
             msgspec=msgspec if native else None,
             finished=finished,
+            keys=keys,
             ssl_context=lambda: ssl_context or ssl.create_default_context(),
         ) as plane,
         trio.open_nursery() as nursery,

@@ -14,7 +14,12 @@ GROUND = frozenset({"stoker", "errors", "model", "home", "settings"})
 INSIDE = GROUND | {"contracts", "core"}
 PARTS = frozenset({"gpu", "store", "supervise", "gateway", "environments"})
 BORDER = frozenset({"containing", "vetting"})
-WIRED = INSIDE | PARTS | BORDER | {"handing_over", "config", "observing", "operations", "web", "hookspecs", "plugins"}
+WIRED = (
+    INSIDE
+    | PARTS
+    | BORDER
+    | {"doors", "handing_over", "config", "observing", "operations", "web", "hookspecs", "plugins"}
+)
 
 # What each part of stoker may import, besides itself. "stoker" is the package's own __init__.
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
@@ -39,6 +44,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "returning": INSIDE | PARTS,
     "operations": INSIDE | PARTS | {"config", "returning"},
     "web": INSIDE | PARTS | BORDER,
+    "doors": INSIDE | PARTS | {"config", "web"},
     "app": WIRED | {"builtin", "accelerators"},
     "cli": WIRED | {"app", "client", "accelerators"},
     "client": GROUND,

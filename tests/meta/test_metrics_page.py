@@ -60,7 +60,16 @@ def one_of_everything() -> Page:
     measures.tokens("m", "m-1", Usage(1, 2))
     policies = (PolicyState("least-load", {"raised": 0}, in_service=True),)
     observers = (ObserverState("usage", dropped=0, failures=0),)
-    return Page(measures.snapshot(), Counters(), (ENGINE,), policies, observers, waiting=0, waiting_limit=1)
+    return Page(
+        measures.snapshot(),
+        Counters(),
+        (ENGINE,),
+        policies,
+        observers,
+        {"invalid_api_key": 1},
+        waiting=0,
+        waiting_limit=1,
+    )
 
 
 def described(metric: Metric) -> tuple[str, str, frozenset[str]]:

@@ -6,7 +6,7 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +23,7 @@ from stoker.core import commands as c
 from stoker.core import events as e
 from stoker.core.reload import Difference
 from stoker.errors import ConflictError, PermanentLaunchError
+from stoker.gateway.keyring import KeyRing
 from stoker.gateway.measures import Measures
 from stoker.gateway.plane import DataPlane
 from stoker.gateway.policies import Policies
@@ -42,10 +43,13 @@ from stoker.model import (
     RouteRequest,
 )
 from stoker.settings import GatewaySettings
+from stoker.store.database import open_database
+from stoker.store.schema import MIGRATIONS
 from stoker.supervise.crew import Crew, Dispatch
 from stoker.supervise.keeping import Keeper
 from stoker.supervise.supervisor import Supervisor
 from stoker.web.app import WebApp, create_app
+from stoker.web.keys import KeyDesk
 from stoker.web.server import serve
 from stoker.web.token import AdminToken
 
@@ -177,13 +181,14 @@ class PlayedOperations:
 
 @attrs.frozen
 class World:
-    """Everything a test may touch. ``api`` manages (it has the token), ``anyone`` has none."""
+    """Everything a test may touch. ``api`` manages (it has the token), ``anyone`` has none. Keys come from ``desk``."""
 
     app: WebApp
     supervisor: PlayedSupervisor
     operations: PlayedOperations
     table: RoutingTable
     measures: Measures
+    desk: KeyDesk
     api: httpx2.AsyncClient
     anyone: httpx2.AsyncClient
     port: int
@@ -194,6 +199,13 @@ class World:
         answer = await self.api.post("/engines/start", json={**spec, "engine_id": engine_id})
         assert answer.status_code == 202, answer.text
         self.supervisor.becomes_ready(engine_id)
+
+    async def key(self, *scopes: str, **order: Any) -> dict[str, str]:
+        """The header of a new key."""
+        wanted = {"name": "a test", "scopes": list(scopes) or ["inference"], **order}
+        answer = await self.api.post("/keys", json=wanted)
+        assert answer.status_code == 201, answer.text
+        return {"Authorization": f"Bearer {answer.json()['key']}"}
 
     async def send_raw(self, request: bytes) -> tuple[int, bytes]:
         """Send these very bytes; the status and the body of the answer."""
@@ -206,13 +218,17 @@ class World:
         return int(head.split()[1]), body
 
 
-def idle_plane(table: RoutingTable, settings: GatewaySettings) -> AbstractAsyncContextManager[DataPlane]:
+def idle_plane(
+    table: RoutingTable, settings: GatewaySettings, keys: KeyRing | None = None
+) -> AbstractAsyncContextManager[DataPlane]:
     """A data plane for tests in which no request goes to an engine."""
 
     async def probed(engine_id: str, incarnation: int) -> None:
         raise AssertionError(engine_id)
 
-    return DataPlane.open(table, settings, report=lambda *_: None, probed=probed, httptools=httptools, msgspec=msgspec)
+    return DataPlane.open(
+        table, settings, report=lambda *_: None, probed=probed, httptools=httptools, msgspec=msgspec, keys=keys
+    )
 
 
 @asynccontextmanager
@@ -253,11 +269,14 @@ async def world(tmp_path: Path, settings: GatewaySettings, nursery: trio.Nursery
     supervisor = PlayedSupervisor(crew, table, log_max_bytes=1, keeper=Keeper(save_nothing))
     operations = PlayedOperations()
     async with AsyncExitStack() as stack:
-        plane = await stack.enter_async_context(idle_plane(table, settings))
+        database = stack.enter_context(closing(open_database(tmp_path / "state.sqlite3", MIGRATIONS)))
+        ring = KeyRing(TOKEN.accepts, trio.current_time, require=settings.require_keys)
+        desk = KeyDesk(database, ring)
+        plane = await stack.enter_async_context(idle_plane(table, settings, ring))
         app = create_app(
             supervisor,
             operations,
-            token=TOKEN,
+            desk=desk,
             started_at=time.time(),
             table=table,
             measures=plane.measures,
@@ -272,7 +291,7 @@ async def world(tmp_path: Path, settings: GatewaySettings, nursery: trio.Nursery
         api = await stack.enter_async_context(
             httpx2.AsyncClient(base_url=f"{root}/v1/management", headers=BEARER, verify=False)
         )
-        yield World(app, supervisor, operations, table, plane.measures, api, anyone, port)
+        yield World(app, supervisor, operations, table, plane.measures, desk, api, anyone, port)
 
 
 def error_of(answer: httpx2.Response) -> dict[str, Any]:

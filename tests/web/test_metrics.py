@@ -291,7 +291,7 @@ async def test_what_runs_and_how_much_it_takes(world: World) -> None:
 
 
 def page_of(measures: Measures) -> Page:
-    return Page(measures.snapshot(), Counters(), (), (), (), 0, 0)
+    return Page(measures.snapshot(), Counters(), (), (), (), {}, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -77,28 +77,16 @@ def test_a_home_that_can_not_be_made_is_an_error_that_names_it(tmp_path: Path) -
         load_or_make_token(tmp_path / "file" / "admin-token")
 
 
-@pytest.mark.parametrize("header", ["Bearer 0123456789abcdef", "bearer 0123456789abcdef", "BEARER  0123456789abcdef "])
-def test_the_token_is_accepted_as_a_bearer(header: str) -> None:
-    assert TOKEN.accepts(header)
+def test_the_token_is_accepted() -> None:
+    assert TOKEN.accepts("0123456789abcdef")
 
 
 @pytest.mark.parametrize(
-    "header",
-    [
-        None,
-        "",
-        "Bearer",
-        "Bearer ",
-        "0123456789abcdef",
-        "Basic 0123456789abcdef",
-        "Bearer 0123456789abcdeF",
-        "Bearer 0123456789abcdef0",
-        "Bearer 0123456789abcde",
-        "Bearer \xe9\xff\u20ac\udcff",
-    ],
+    "given",
+    ["", "0123456789abcdeF", "0123456789abcdef0", "0123456789abcde", " 0123456789abcdef", "\xe9\xff\u20ac\udcff"],
 )
-def test_nothing_else_is(header: str | None) -> None:
-    assert not TOKEN.accepts(header)
+def test_nothing_else_is(given: str) -> None:
+    assert not TOKEN.accepts(given)
 
 
 def test_the_token_does_not_show_itself() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 
 from stoker import config as configuration
-from stoker.cli.configured import find_settings, require_fit
+from stoker.cli.configured import find_settings, require_door, require_fit
 from stoker.cli.options import AsJson, ConfigFile, PluginPath, Strict
 from stoker.cli.output import print_json
 from stoker.cli.plugins import load_plugins
@@ -18,6 +18,7 @@ def check(*, config: ConfigFile = None, plugin_path: PluginPath = (), strict: St
     if path is None:
         raise StokerError("there is no stoker.toml in this folder; name one with -c")
     require_fit(settings, load_plugins(plugin_path, strict=strict), str(path))
+    require_door(settings, str(path))
     count = sum(spec.replicas for spec in settings.engines)
     print(f"{path}: OK, {count} engine{'' if count == 1 else 's'}")
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 from stoker import config
-from stoker.errors import ConfigError
+from stoker.errors import ConfigError, Mistake
+from stoker.home import Home
 from stoker.plugins import Registry
 from stoker.settings import Settings
 
@@ -25,6 +28,28 @@ def find_settings(named: Path | None, listen: str | None = None) -> tuple[Path |
         settings = config.load(path)
         found = path.absolute()
     return found, settings if listen is None else config.with_listen(settings, listen)
+
+
+def require_door(settings: Settings, source: str) -> None:
+    """Raises ConfigError for an address that others could reach while no key keeps them out.
+
+    The state file is only looked at. One that can't be read says nothing here; starting will.
+    """
+    listen = config.parse_listen(settings.gateway.listen)
+    if listen.is_loopback:
+        return
+    from stoker.store.database import StoreError
+    from stoker.store.keys import there_is_one
+
+    try:
+        home = Home.from_environment(os.environ)
+        keys = settings.gateway.require_keys or there_is_one(home.state, time.time())
+        config.require_a_door(listen, keys=keys)
+    except StoreError:
+        return
+    except ValueError as error:
+        path = "" if source.startswith("--") else "gateway.listen"
+        raise ConfigError(source, [Mistake(path, str(error))]) from None
 
 
 def require_fit(settings: Settings, registry: Registry, source: str) -> None:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from stoker.cli.activity import warn
 from stoker.cli.background import arguments_of, folder_of, launch, leave, leave_engines, replace
-from stoker.cli.configured import find_settings
+from stoker.cli.configured import find_settings, require_door
 from stoker.cli.finding import RunningGateway, not_running, read_gateway
 from stoker.cli.invocation import program
 from stoker.cli.options import AsJson, ConfigFile, Follow, ListenAt, PluginPath, Strict, Tail
@@ -31,7 +31,8 @@ def start(
         if (config is not None and str(config.absolute()) != running.config) or listen is not None:
             warn(f"it was left as it is; to start one as you say, stop it first: {program()} gateway stop")
         return
-    path, _ = find_settings(config, listen)  # mistakes in it are told here, not in a log
+    path, settings = find_settings(config, listen)  # mistakes in it are told here, not in a log
+    require_door(settings, str(path) if listen is None else "--listen")
     arguments = ["up"]
     if path is not None:
         arguments += ["--config", str(path)]

@@ -75,6 +75,14 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = MappingProxyTy
                 "remove": ("runtime:remove", "Remove a runtime's environment."),
             },
         ),
+        "key": (
+            "Manage API keys.",
+            {
+                "create": ("key:create", "Make a key and print it; it can't be shown again."),
+                "list": ("key:listing", "List the keys: what each may do, and whether it still does."),
+                "revoke": ("key:revoke", "Revoke a key, at once and for good."),
+            },
+        ),
         "plugin": ("Look at plugins.", {"list": ("plugin:listing", "List the plugins and what they provide.")}),
     }
 )

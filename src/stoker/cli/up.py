@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 
 from stoker import __version__
-from stoker.cli.configured import find_settings, require_fit
+from stoker.cli.configured import find_settings, require_door, require_fit
 from stoker.cli.invocation import command, program
 from stoker.cli.options import ConfigFile, ListenAt, PluginPath, Strict
 from stoker.cli.plugins import load_plugins
@@ -23,6 +23,7 @@ def up(
     path, settings = find_settings(config, listen)
     registry = load_plugins(plugin_path, strict=strict)
     require_fit(settings, registry, str(path or "the defaults"))
+    require_door(settings, str(path) if listen is None else "--listen")
     log_to_stderr(logging.INFO)
     from stoker.app import run
     from stoker.handing_over import Successor

@@ -1,7 +1,7 @@
 """``stoker.toml``, and specs sent as JSON, read into records. Every mistake is reported at once, with its path."""
 
 from stoker.config.against import Provided, check_against
-from stoker.config.listen import Listen, parse_listen
+from stoker.config.listen import Listen, parse_listen, require_a_door
 from stoker.config.policies import configured
 from stoker.config.reading import load, parse, spec_from_json, with_listen
 from stoker.config.schema import schema
@@ -15,6 +15,7 @@ __all__ = [
     "load",
     "parse",
     "parse_listen",
+    "require_a_door",
     "schema",
     "spec_from_json",
     "to_toml",

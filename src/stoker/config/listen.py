@@ -11,7 +11,8 @@ _LISTEN = re.compile(r"(?:\[(?P<bracketed>[^\[\]]+)\]|(?P<plain>[^\[\]:]+)):(?P<
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*", re.ASCII)
 
 REMEDY = (
-    "there are no API keys yet, so only this machine may connect: keep 127.0.0.1 and reach it through an SSH tunnel "
+    "there is no API key, so only this machine may connect: make one first (stoker key create), or let nobody in "
+    "without one (require_keys = true in [gateway]), or keep 127.0.0.1 and reach it through an SSH tunnel "
     "(ssh -L 8000:127.0.0.1:8000 …) or a reverse proxy that checks who asks"
 )
 
@@ -45,7 +46,7 @@ def is_loopback(host: str) -> bool:
 def parse_listen(text: str) -> Listen:
     """Read ``host:port`` or ``[IPv6]:port``. Raises ValueError that says what is wrong with it.
 
-    Any host is read; whether it is allowed is :func:`require_loopback`'s question.
+    Any host is read; whether it is allowed is :func:`require_a_door`'s question.
     """
     match = _LISTEN.fullmatch(text)
     if match is None:
@@ -75,7 +76,7 @@ def _host(bracketed: str | None, plain: str | None) -> str:
     return plain.lower()
 
 
-def require_loopback(listen: Listen) -> None:
-    """Raises ValueError, with the remedy, for an address that others could reach."""
-    if not listen.is_loopback:
+def require_a_door(listen: Listen, *, keys: bool) -> None:
+    """Raises ValueError, with the remedy, for an address that others could reach, unless ``keys`` keep them out."""
+    if not (listen.is_loopback or keys):
         raise ValueError(f"{listen} can be reached from other machines; {REMEDY}")

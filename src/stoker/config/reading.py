@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from stoker.config.listen import parse_listen, require_loopback
+from stoker.config.listen import parse_listen
 from stoker.config.rules import TOP
 from stoker.config.spelling import Spelling
 from stoker.config.values import Reader, describe, join, suggested, unknown_key
@@ -90,7 +90,7 @@ def spec_from_json(mapping: object, source: str, *, policies: Collection[str] | 
 def with_listen(settings: Settings, listen: str, source: str = "--listen") -> Settings:
     """``settings`` with another address to listen on. Raises ConfigError."""
     try:
-        require_loopback(parse_listen(listen))
+        parse_listen(listen)
     except ValueError as error:
         raise ConfigError(source, [Mistake("", str(error))]) from None
     return attrs.evolve(settings, gateway=attrs.evolve(settings.gateway, listen=listen))

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from stoker.config.listen import parse_listen, require_loopback
+from stoker.config.listen import parse_listen
 from stoker.model import EngineSpec
 from stoker.settings import GatewaySettings, RuntimeSettings, Settings
 
@@ -111,7 +111,7 @@ def _check_url(value: str) -> None:
 
 
 def _check_listen(value: str) -> None:
-    require_loopback(parse_listen(value))
+    parse_listen(value)
 
 
 def _check_host_names(values: tuple[str, ...]) -> None:
@@ -145,7 +145,8 @@ TOP: Mapping[str, Rule] = MappingProxyType(
 GATEWAY: Mapping[str, Rule] = MappingProxyType(
     {
         "listen": Rule(
-            meaning="`host:port` to listen on, `[::1]:8000` for IPv6, port 0 for any free one. Loopback only.",
+            meaning="`host:port` to listen on, `[::1]:8000` for IPv6, port 0 for any free one. One that others can "
+            "reach needs an API key, or `require_keys`.",
             check=_check_listen,
         ),
         "policy": Rule(
@@ -171,6 +172,10 @@ GATEWAY: Mapping[str, Rule] = MappingProxyType(
         "allowed_hosts": Rule(
             meaning="Names besides loopback that a `Host` header may carry, such as a reverse proxy's.",
             check=_check_host_names,
+        ),
+        "require_keys": Rule(
+            meaning="Ask clients for API keys even while there are none, so that a state file that got lost opens "
+            "nothing. Without it, this machine may do without keys until there is one.",
         ),
     }
 )

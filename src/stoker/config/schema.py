@@ -18,6 +18,7 @@ from stoker.settings import GatewaySettings, RuntimeSettings, Settings
 _PLAIN: Mapping[Any, Mapping[str, Any]] = types.MappingProxyType(
     {
         str: {"type": "string"},
+        bool: {"type": "boolean"},
         int: {"type": "integer"},
         float: {"type": "number"},
         Path: {"type": "string"},
@@ -127,6 +128,8 @@ def _kind(setting: Mapping[str, Any]) -> str:
             return "text"
         case {"type": "integer"}:
             return "whole number"
+        case {"type": "boolean"}:
+            return "true or false"
     return str(setting.get("type", "anything"))
 
 
@@ -136,8 +139,12 @@ def _default(field: attrs.Attribute[Any]) -> str:
             return "required"
         case str():
             return f'`"{field.default}"`'
+        case bool():
+            return "true" if field.default else "false"
         case int() | float():
             return _spaced(field.default)
+        case (str(), *_):
+            return ", ".join(f"`{each}`" for each in field.default)
         case None:
             return "none"
     return "empty"  # a tuple, a mapping, a record of defaults

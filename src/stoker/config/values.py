@@ -87,6 +87,7 @@ def make_converter() -> cattrs.Converter:
     """A converter for the records of ``stoker.toml``. Its errors carry the path of each mistake."""
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
     converter.register_structure_hook(str, _text)
+    converter.register_structure_hook(bool, _truth)
     converter.register_structure_hook(int, _whole)
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook(Path, _path)
@@ -160,6 +161,12 @@ def _text(value: object, _hint: Any = None) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise ValueError("holds half a surrogate pair, which is no character") from None
+    return value
+
+
+def _truth(value: object, _hint: Any) -> bool:
+    if not isinstance(value, bool):
+        raise Unfit(f"must be true or false, not {describe(value)}")
     return value
 
 

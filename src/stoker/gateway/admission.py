@@ -70,7 +70,8 @@ class WaitingRoom:
             message = self.table.closed_message or "the gateway is shutting down"
             return error(503, message, code="shutting_down", retry=True)
         if prospect is Prospect.UNKNOWN_MODEL:
-            there_are = listed(self.table.names())
+            names, visible = self.table.names(), ticket.visible
+            there_are = listed([name for name in names if visible is None or name in visible])
             message = f"the model {shown(request.model)} does not exist; there are: {there_are}"
             return error(404, message, code="model_not_found", param="model")
         backends = self.table.of_model(request.model)

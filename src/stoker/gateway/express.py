@@ -124,6 +124,9 @@ class Visit:
         lane, sink = self._lane, self._sink
         if head.refusal is not None:
             return await self._refuse(head.refusal, head)
+        caller = lane.forwarder.keys.knock(head)
+        if isinstance(caller, Answer):
+            return await self._refuse(caller, head)
         if length > lane.settings.max_body_bytes:
             return await self._refuse(too_large(lane.settings.max_body_bytes), head)
         body = await self._read_body(length, expects=head.expects)
@@ -132,7 +135,7 @@ class Visit:
         self.deadline = math.inf
         sink.last = sink.last or head.closes
         self._channel.on_hang_up = self.leave
-        await lane.forwarder.forward(head, body, sink)
+        await lane.forwarder.forward(head, body, sink, caller)
         if sink.last:
             return await self._hang_up()
         self._channel.on_hang_up = None

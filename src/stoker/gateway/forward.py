@@ -15,11 +15,13 @@ from stoker.gateway.admission import WaitingRoom
 from stoker.gateway.answers import Answer, error
 from stoker.gateway.asking import BodyReader
 from stoker.gateway.budget import RetryBudget
+from stoker.gateway.callers import Caller
 from stoker.gateway.counters import Counters
 from stoker.gateway.failures import Exhausted, Unsendable
 from stoker.gateway.headers import RequestIds, for_policy
 from stoker.gateway.heading import Heading
 from stoker.gateway.job import CLIENT_GONE, Job, message_of, record_of_refusal
+from stoker.gateway.keyring import KeyRing, open_ring
 from stoker.gateway.measures import Measures
 from stoker.gateway.relay import Relay, deliver
 from stoker.gateway.routing import Lease, Prospect, RoutingTable, Ticket
@@ -69,7 +71,7 @@ class Forwarder:
     incarnation)`` returns once the engine has answered a probe since, or takes no requests any more. ``reader`` finds
     out which model a request is for, ``read_said`` what policies want to know of it besides, and
     ``rewrite(content_type, body, name)`` makes it ask for another. ``finished`` is given a record of every request that
-    is over; it must not take long, nor raise.
+    is over; it must not take long, nor raise. ``keys`` counts the requests of each caller, and knows what it may use.
     """
 
     def __init__(
@@ -84,7 +86,9 @@ class Forwarder:
         rewrite: Rewrite,
         measures: Measures,
         finished: Finished | None = None,
+        keys: KeyRing | None = None,
     ) -> None:
+        self.keys = keys or open_ring()
         self._ids = RequestIds()
         self._table = table
         self._pool = pool
@@ -115,8 +119,8 @@ class Forwarder:
             self._finished(record_of_refusal(request_id, path, answer))
         await deliver(answer, sink, request_id)
 
-    async def forward(self, heading: Heading, body: bytes, sink: Sink) -> None:
-        """Answer a request into ``sink``, always: with an engine's answer or an error. ``body`` is whole.
+    async def forward(self, heading: Heading, body: bytes, sink: Sink, caller: Caller) -> None:
+        """Answer a request of ``caller`` into ``sink``, always: with an engine's answer or an error. ``body`` is whole.
 
         Cancelling it ends the engine's work on it at once and gives its lease or its place in the queue back. Raises
         what the sink raises.
@@ -126,7 +130,8 @@ class Forwarder:
         self._budget.deposit()
         job = Job(heading, body, self._ids.of(heading.fields.get(b"x-request-id")))
         try:
-            answer = await self._answer(job, sink)
+            barred = self.keys.enter(caller)
+            answer = await self._answer_to(caller, job, sink) if barred is None else self._refused(barred, job)
             if answer is not None:
                 job.status = answer.status
                 await deliver(answer, sink)
@@ -146,27 +151,35 @@ class Forwarder:
             if self._finished is not None:
                 self._finished(job.record(began, now))
 
-    async def _answer(self, job: Job, sink: Sink) -> Answer | None:
+    async def _answer_to(self, caller: Caller, job: Job, sink: Sink) -> Answer | None:
+        """The answer to one who came in, and who leaves with it."""
+        try:
+            return await self._answer(caller, job, sink)
+        finally:
+            caller.leave()
+
+    async def _answer(self, caller: Caller, job: Job, sink: Sink) -> Answer | None:
         """The answer, unless it was relayed already."""
         asked = await self._of_body(job, self._reader.read)
         if isinstance(asked, Answer):
-            self.counters.refused += 1
-            return self._ours(asked, job)
+            return self._refused(asked, job)
+        barred = self.keys.refuse_model(caller, asked.model)
+        if barred is not None:
+            return self._refused(barred, job)
         job.asked, job.stream = asked.model, asked.stream
         request = RouteRequest(request_id=job.request_id.decode(), model=asked.model, path=job.heading.path)
         needs = self._table.needs(asked.model)
         if needs:
             await self._tell(request, job, needs)
-        ticket = Ticket(request, self._queue_seconds)
+        ticket = Ticket(request, self._queue_seconds, visible=caller.models)
         failure: _Failure | None = None
         for attempt in range(1, MOST_ATTEMPTS + 1):
             admitted = await self._room.admit(ticket)
             if isinstance(admitted, Answer):
                 if failure is not None:
                     break
-                self.counters.refused += 1
                 job.model = self._table.proper_name(asked.model)
-                return self._ours(admitted, job)
+                return self._refused(admitted, job)
             self.counters.retries += attempt > 1
             job.attempts = attempt
             if attempt == 1 and self._finished is not None:
@@ -277,6 +290,11 @@ class Forwarder:
         if avoid:
             lease.suspect()
         self._report(backend.engine_id, backend.incarnation, what)
+
+    def _refused(self, answer: Answer, job: Job) -> Answer:
+        """An answer that keeps the request from the engines."""
+        self.counters.refused += 1
+        return self._ours(answer, job)
 
     def _ours(self, answer: Answer, job: Job) -> Answer:
         """An answer that no engine gave, with what an engine's has."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stoker.gateway.answers import Answer, error
+from stoker.gateway.callers import Caller
 from stoker.gateway.framing import Framing, RequestHead
 from stoker.gateway.headers import Fields, HeaderList, for_engine
 from stoker.gateway.paths import is_proxied
@@ -23,10 +24,10 @@ class Heading:
     """The head of a POST to a proxied path, without its framing.
 
     ``path`` is decoded and ``target`` is not. The names of ``headers`` are lower case, ``fields`` has the last value of
-    each. All of it is fit to be written as it is.
+    each. All of it is fit to be written as it is. ``caller`` is whoever sent it, as the keys were at ``edition``.
     """
 
-    __slots__ = ("_lines", "_lines_of_a_stream", "fields", "headers", "path", "target")
+    __slots__ = ("_lines", "_lines_of_a_stream", "caller", "edition", "fields", "headers", "path", "target")
 
     def __init__(self, path: str, target: bytes, headers: HeaderList, fields: Fields) -> None:
         self.path = path
@@ -35,6 +36,8 @@ class Heading:
         self.fields = fields
         self._lines: bytes | None = None
         self._lines_of_a_stream: bytes | None = None
+        self.caller: Caller | None = None
+        self.edition: object = None
 
     def lines(self, *, streamed: bool) -> bytes:
         """The header lines for an engine: see :func:`stoker.gateway.headers.for_engine`."""

@@ -18,6 +18,7 @@ from stoker.gateway.forward import Finished, Forwarder, Probed, Report
 from stoker.gateway.framing import Framing
 from stoker.gateway.heading import Guard, HeadReader
 from stoker.gateway.hub import Hub
+from stoker.gateway.keyring import KeyRing
 from stoker.gateway.llhttp import best_framing
 from stoker.gateway.measures import Measures
 from stoker.gateway.rewriting import rewrite_model
@@ -50,6 +51,7 @@ class DataPlane:
         httptools: ModuleType | None,
         msgspec: ModuleType | None,
         finished: Finished | None = None,
+        keys: KeyRing | None = None,
         ssl_context: Callable[[], ssl.SSLContext] = ssl.create_default_context,
     ) -> AsyncIterator[Self]:
         """Open it, and close it in the end: the connections to engines first, then the hub.
@@ -70,6 +72,7 @@ class DataPlane:
             rewrite=partial(rewrite_model, msgspec=msgspec),
             measures=measures,
             finished=finished,
+            keys=keys,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hub.run)

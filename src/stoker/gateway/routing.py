@@ -39,6 +39,7 @@ class Ticket:
     """A request on its way to a lease.
 
     ``patience_seconds`` is how long it may still wait, ``excluded`` holds the terms of the engines at which it failed.
+    ``visible`` are the names that it may be told of, None: all.
     ``lease`` is set by the table while the ticket waits; ``woken``, if there is one, then and whenever its prospects
     changed.
     """
@@ -48,6 +49,7 @@ class Ticket:
     excluded: frozenset[trio.Event] = frozenset()
     lease: Lease | None = None
     woken: trio.Event | None = None
+    visible: frozenset[str] | None = None
 
 
 class Lease:

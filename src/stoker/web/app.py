@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,38 +19,32 @@ from quart_trio.asgi import TrioASGIHTTPConnection, TrioASGIWebsocketConnection
 from stoker.containing import told
 from stoker.gateway.answers import Answer, error
 from stoker.gateway.headers import RequestIds, find
+from stoker.gateway.keyring import open_ring
 from stoker.gateway.measures import Measures
 from stoker.gateway.routing import RoutingTable
 from stoker.settings import GatewaySettings
 from stoker.web.control import Control, Operations
+from stoker.web.doors import MANAGEMENT, CalledRequest, require_caller
 from stoker.web.engines import EngineEndpoints, ReadSpec
 from stoker.web.extensions import Hook, add_routes
 from stoker.web.guard import Guard
 from stoker.web.health import HealthEndpoints
+from stoker.web.keys import KeyDesk, KeyEndpoints
 from stoker.web.management import ManagementEndpoints
 from stoker.web.metrics import Listener, MetricsEndpoint
 from stoker.web.openai import AnyText, ModelEndpoints
-from stoker.web.problems import RequestError, answer_to
+from stoker.web.problems import answer_to
 from stoker.web.route import RouteEndpoints
 from stoker.web.streams import OpenEnds
-from stoker.web.token import AdminToken
 from stoker.web.wire import Wire, respond
 
 log = logging.getLogger("stoker.web")
 
-MANAGEMENT = "/v1/management"
 MOST_BODY_BYTES = 1024 * 1024
 BODY_SECONDS = 30
 KEEP_ALIVE_SECONDS = 15.0
 
 _NOT_ITS_OWN = (trio.Cancelled, KeyboardInterrupt)  # what no handler has to answer for
-
-_UNAUTHORIZED = error(
-    401,
-    "management needs the admin token: send 'Authorization: Bearer TOKEN' with what stands in $STOKER_HOME/admin-token",
-    code="invalid_api_key",
-    headers=[(b"www-authenticate", b'Bearer realm="stoker"')],
-)
 
 
 class Connection(TrioASGIHTTPConnection):
@@ -96,6 +90,7 @@ class WebApp(QuartTrio):
 
     asgi_http_class = Connection
     asgi_websocket_class = NoWebsocket
+    request_class = CalledRequest
 
     def __init__(self, guard: Guard, measures: Measures) -> None:
         super().__init__("stoker.web", static_folder=None, template_folder=None)
@@ -145,7 +140,7 @@ def create_app(
     control: Control,
     operations: Operations,
     *,
-    token: AdminToken,
+    desk: KeyDesk,
     started_at: float,
     table: RoutingTable,
     measures: Measures,
@@ -154,14 +149,17 @@ def create_app(
     listeners: Sequence[Listener] = (),
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
 ) -> WebApp:
-    """The app, complete. ``started_at`` is in seconds since the Unix epoch; ``read_spec`` turns JSON into a spec."""
+    """The app, complete. ``started_at`` is in seconds since the Unix epoch; ``read_spec`` turns JSON into a spec.
+
+    Whoever has a key of ``desk``'s ring, or is its admin, may come in.
+    """
     wire = Wire()
     app = WebApp(Guard.of(settings.listen, settings.allowed_hosts), measures)
-    app.before_request(require_token(token))
+    app.before_request(require_caller(desk.ring))
 
     open_to_all = Blueprint("open", "stoker.web")
     HealthEndpoints(control, operations, wire).add_to(open_to_all)
-    MetricsEndpoint(control, table, measures, settings, listeners).add_to(open_to_all)
+    MetricsEndpoint(control, table, measures, settings, listeners, desk.ring.refusals).add_to(open_to_all)
     app.register_blueprint(open_to_all)
 
     openai = Blueprint("openai", "stoker.web")
@@ -174,6 +172,7 @@ def create_app(
         control, operations, table, wire, app.open_ends, settings, started_at, keep_alive_seconds
     ).add_to(management)
     RouteEndpoints(control, table, wire).add_to(management)
+    KeyEndpoints(desk, wire).add_to(management)
     app.register_blueprint(management)
     return app
 
@@ -184,7 +183,7 @@ def skeleton() -> WebApp:
     return create_app(
         nothing,
         nothing,
-        token=nothing,
+        desk=KeyDesk(None, open_ring()),
         started_at=0.0,
         table=nothing,
         measures=nothing,
@@ -200,17 +199,6 @@ async def remember_request_id() -> None:
     """Keep the id of this request, the client's or a new one."""
     ids: RequestIds = current_app.ids  # type: ignore[attr-defined]
     g.request_id = ids.of(find(request.scope["headers"], b"x-request-id")).decode()
-
-
-def require_token(token: AdminToken) -> Callable[[], Awaitable[None]]:
-    """A check, before each request, that who wants to manage has ``token``."""
-
-    async def check() -> None:
-        managing = request.blueprint == "management" or f"{request.path}/".startswith(f"{MANAGEMENT}/")
-        if managing and not token.accepts(request.headers.get("Authorization")):
-            raise RequestError(_UNAUTHORIZED)
-
-    return check
 
 
 async def finish(response: Response) -> Response:

@@ -46,7 +46,7 @@ class ObserverState:
 class Page:
     """All there is to tell at one moment, for any thread to read; an encoder calls ``collect``.
 
-    ``waiting`` requests wait for an engine, and ``waiting_limit`` may.
+    ``waiting`` requests wait for an engine, and ``waiting_limit`` may. ``refusals`` at the door are by reason.
     """
 
     measured: Snapshot
@@ -54,6 +54,7 @@ class Page:
     engines: tuple[EngineInfo, ...]
     policies: tuple[PolicyState, ...]
     observers: tuple[ObserverState, ...]
+    refusals: Mapping[str, int]
     waiting: int
     waiting_limit: int
 
@@ -123,6 +124,8 @@ class Page:
             ("contained_failures", "Defects that cost one connection, or one request.", measured.contained_failures),
         ):
             yield counter(f"stoker_{name}", documentation, [({}, count)])
+        refusals = (({"reason": reason}, count) for reason, count in self.refusals.items())
+        yield counter("stoker_key_refusals", "Requests that their API key, or none, kept out.", refusals)
         yield gauge("stoker_connections", "Connections of clients that are open.", [({}, measured.connections)])
 
     def _policies(self) -> Iterator[Metric]:

@@ -12,6 +12,7 @@ import trio
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 
 from stoker.gateway.answers import Answer, error, too_large
+from stoker.gateway.callers import Caller
 from stoker.gateway.express import BODY_SECONDS
 from stoker.gateway.forward import Forwarder
 from stoker.gateway.headers import HeaderList, unwritable
@@ -52,11 +53,15 @@ class ProxyLane:
             target += b"?" + scope["query_string"]
         heading = Heading(scope["path"], target, headers, fields)
         sink = _AsgiSink(send)
-        body = refusal or _refusal(scope, target, headers) or await self._body(fields.get(b"content-length"), receive)
+        caller = refusal or _refusal(scope, target, headers) or self.forwarder.keys.knock(heading)
+        if isinstance(caller, Answer):
+            await self.forwarder.refuse(caller, sink, heading)
+            return
+        body = await self._body(fields.get(b"content-length"), receive)
         if isinstance(body, Answer):
             await self.forwarder.refuse(body, sink, heading)
         elif body is not None:
-            await self._forward(heading, body, receive, sink)
+            await self._forward(heading, body, receive, sink, caller)
 
     async def _body(self, length: bytes | None, receive: ASGIReceiveCallable) -> bytes | Answer | None:
         """The whole body, an error if it is too large, or None if the client went away, or does not go on."""
@@ -77,11 +82,13 @@ class ProxyLane:
             if not event["more_body"]:
                 return b"".join(parts)
 
-    async def _forward(self, heading: Heading, body: bytes, receive: ASGIReceiveCallable, sink: _AsgiSink) -> None:
+    async def _forward(
+        self, heading: Heading, body: bytes, receive: ASGIReceiveCallable, sink: _AsgiSink, caller: Caller
+    ) -> None:
         """Forward, unless and until the client goes away."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when_gone, receive, sink, nursery.cancel_scope)
-            await self.forwarder.forward(heading, body, sink)
+            await self.forwarder.forward(heading, body, sink, caller)
             nursery.cancel_scope.cancel()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import attrs
@@ -12,6 +12,7 @@ from quart import Blueprint, Response, request
 
 from stoker.gateway.measures import Measures
 from stoker.gateway.routing import RoutingTable
+from stoker.model import NOTHING
 from stoker.settings import GatewaySettings
 from stoker.web.control import Control
 from stoker.web.families import ObserverState, Page, PolicyState
@@ -29,13 +30,14 @@ class Listener(Protocol):
 
 @attrs.frozen
 class MetricsEndpoint:
-    """One page that needs no token: names of models and engines, and numbers."""
+    """One page: names of models and engines, and numbers. ``refusals`` are counted by the ring of keys."""
 
     control: Control
     table: RoutingTable
     measures: Measures
     settings: GatewaySettings
     listeners: Sequence[Listener] = ()
+    refusals: Mapping[str, int] = NOTHING
     _turn: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
 
     def add_to(self, blueprint: Blueprint) -> None:
@@ -59,6 +61,7 @@ class MetricsEndpoint:
                 for policy in self.table.policies.used()
             ),
             observers=tuple(ObserverState(each.plugin, each.dropped, each.failures) for each in self.listeners),
+            refusals=dict(self.refusals),
             waiting=self.table.waiting(),
             waiting_limit=self.settings.queue_size,
         )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import attrs
-from quart import Blueprint, Response
+from quart import Blueprint, Response, request
 from werkzeug.routing import BaseConverter
 
 from stoker.gateway.answers import error, listed, shown
 from stoker.gateway.routing import RoutingTable
 from stoker.model import Backend
 from stoker.web.control import Control
+from stoker.web.doors import models_of
 from stoker.web.problems import RequestError
 from stoker.web.wire import Wire
 
@@ -63,7 +64,9 @@ class ModelEndpoints:
 
     def _models(self) -> Mapping[str, Model]:
         created = {info.engine_id: int(info.created_at) for info in self.control.infos()}
-        return models(self.table.models(), created)
+        known = models(self.table.models(), created)
+        visible = models_of(request)
+        return known if visible is None else {name: model for name, model in known.items() if name in visible}
 
 
 def models(backends: Iterable[Backend], created: Mapping[str, int]) -> Mapping[str, Model]:

@@ -7,6 +7,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, Reque
 from stoker.errors import ConfigError, ConflictError, NotFoundError, StokerError, UpstreamError
 from stoker.gateway.answers import Answer, error, shown
 from stoker.gateway.paths import is_proxied
+from stoker.store.database import StoreError
 
 # The rest of the body is still on its way: nothing else can be asked on that connection.
 _CLOSE = [(b"connection", b"close")]
@@ -42,6 +43,8 @@ def answer_to(problem: Exception, *, method: str, path: str, most_bytes: int) ->
             return error(409, str(problem), code="conflict")
         case UpstreamError():
             return error(502, str(problem), code="engine_failed")
+        case StoreError():
+            return error(503, str(problem), code="state_unavailable", retry=True)
         case StokerError():
             return error(500, str(problem), code="failed")
         case HTTPException():

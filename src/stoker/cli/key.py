@@ -1,0 +1,156 @@
+"""``stoker key create|list|revoke``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from cyclopts import Parameter
+
+from stoker.cli.activity import warn
+from stoker.cli.client import connect
+from stoker.cli.finding import read_gateway
+from stoker.cli.options import AsJson
+from stoker.cli.output import ago, print_json, print_table
+from stoker.core.keys import Scope, key_order
+from stoker.errors import ConfigError, Mistake
+from stoker.home import Home
+from stoker.store import keys as store
+from stoker.store.database import T, Work, open_database
+from stoker.store.schema import MIGRATIONS
+
+COLUMNS = ("ID", "NAME", "SCOPES", "MODELS", "PER MINUTE", "AT ONCE", "CREATED", "STATE")
+_UNITS: Mapping[str, int] = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"([0-9]{1,6})(s|min|h|d)", re.ASCII)
+
+
+def create(
+    *,
+    name: Annotated[str, Parameter("--name", help="Whose key it is, or what it is for.")],
+    scopes: Annotated[
+        tuple[Scope, ...], Parameter("--scope", help="What it may do: inference (if nothing is said), sessions, admin.")
+    ] = (Scope.INFERENCE,),
+    models: Annotated[
+        tuple[str, ...], Parameter("--model", help="A name that it may ask for; without any, all. May be repeated.")
+    ] = (),
+    requests_per_minute: Annotated[
+        int | None, Parameter("--requests-per-minute", help="How many requests it may send in any minute.")
+    ] = None,
+    concurrent_requests: Annotated[
+        int | None, Parameter("--concurrent", help="How many of its requests may be under way at once.")
+    ] = None,
+    expires: Annotated[str | None, Parameter("--expires", help="How long it lives: 30d, 12h, 45min.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key and print it. It can't be shown again: only its digest is kept."""
+    order = {
+        "name": name,
+        "scopes": [scope.value for scope in scopes],
+        "models": list(models) or None,
+        "requests_per_minute": requests_per_minute,
+        "concurrent_requests": concurrent_requests,
+        "expires_in_seconds": None if expires is None else _seconds(expires),
+    }
+    checked = key_order(order, "--key")
+    if _has_gateway():
+        with connect() as client:
+            made = client.post("/keys", order)
+    else:
+        key, text = _do_here(store.creation(checked, time.time()))
+        made = {**key.shown(), "key": text}
+    if as_json:
+        print_json(made)
+        return
+    print(made["key"])
+    warn(f"this is the key {made['key_id']}; keep it now, it can't be shown again")
+
+
+def listing(*, as_json: AsJson = False) -> None:
+    """List the keys: what each may do, and whether it still does."""
+    if _has_gateway():
+        with connect() as client:
+            keys = client.listing("/keys")
+    else:
+        keys = [key.shown() for key in store.peek(_home().state)]
+    if as_json:
+        print_json(keys)
+        return
+    print_table(COLUMNS, [_row(key) for key in keys], empty="there are no keys; make one with: stoker key create")
+
+
+def revoke(key_id: Annotated[str, Parameter(help="The id of the key, as `key list` shows it.")], /) -> None:
+    """Revoke a key, at once and for good."""
+    if _has_gateway():
+        with connect() as client:
+            client.delete(f"/keys/{quote(key_id, safe='')}")
+            keys = client.listing("/keys")
+    else:
+        _do_here(store.revocation(key_id, time.time()))
+        keys = [key.shown() for key in store.peek(_home().state)]
+    print(f"the key {key_id} is revoked")
+    if all(key["revoked_at"] is not None for key in keys):
+        warn(
+            "there is no key left: a gateway that only this machine can reach is open to it, "
+            "unless its [gateway] has require_keys = true"
+        )
+
+
+def _seconds(text: str) -> int:
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ConfigError(
+            "--expires", [Mistake("", f"must be a number with s, min, h or d, such as 30d, not {text!r}")]
+        )
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _row(key: Mapping[str, Any]) -> tuple[object, ...]:
+    return (
+        key["key_id"],
+        key["name"],
+        key["scopes"],
+        key["models"] or "all",
+        key["requests_per_minute"],
+        key["concurrent_requests"],
+        ago(key["created_at"]),
+        _state(key),
+    )
+
+
+def _state(key: Mapping[str, Any]) -> str:
+    if key["revoked_at"] is not None:
+        return f"revoked {ago(key['revoked_at'])}"
+    expires_at = key["expires_at"]
+    if expires_at is None:
+        return "active"
+    return f"active, expires {ago(expires_at)}" if expires_at > time.time() else f"expired {ago(expires_at)}"
+
+
+# Without a gateway
+
+
+def _home() -> Home:
+    return Home.from_environment(os.environ)
+
+
+def _has_gateway() -> bool:
+    """Whether there is one to ask: that of this home, or the one that STOKER_URL names."""
+    return bool(os.environ.get("STOKER_URL")) or read_gateway(_home()) is not None
+
+
+def _do_here(work: Work[T]) -> T:
+    """Do it with the state file, since no gateway runs.
+
+    One that has been started meanwhile may have read the keys before this: it is asked for them, and reads them anew.
+    """
+    with contextlib.closing(open_database(_home().state, MIGRATIONS)) as database:
+        done = database.do(work)
+    if _has_gateway():
+        with connect() as client:
+            client.listing("/keys")
+    return done
