@@ -36,6 +36,23 @@ def test_without_a_gateway_keys_are_made_listed_and_revoked(here: Call) -> None:
     assert "revoked 0 s ago" in here("key", "list").out
 
 
+def test_the_trail_has_what_was_done_with_and_without_a_gateway(shell: Shell) -> None:
+    assert shell.run("audit").out == "nothing was changed through management yet\n"
+    key = shell.run("key", "create", "--name", "x", "--json").json
+    shell.write('[gateway]\nlisten = "127.0.0.1:0"\n')
+    assert shell.run("gateway", "start").code == 0
+    assert shell.run("key", "revoke", key["key_id"]).code == 0
+    with_gateway = shell.run("audit", "--json").json
+    assert shell.run("gateway", "stop").code == 0
+    assert shell.run("audit", "--json").json == with_gateway
+    assert [(entry["who"], entry["method"], entry["status"]) for entry in with_gateway] == [
+        ("command line", "POST", 201),
+        ("admin token", "DELETE", 200),
+    ]
+    assert key["key_id"] in shell.run("audit", "--tail", "1").out
+    assert shell.run("audit", "--tail", "-1").code == 2
+
+
 def test_what_makes_no_sense_is_the_command_lines_fault(here: Call) -> None:
     for wrong in (["--expires", "soon"], ["--scope", "all"], ["--requests-per-minute", "0"]):
         assert here("key", "create", "--name", "x", *wrong).code == 2, wrong

@@ -98,6 +98,11 @@ def find_gateway(home: Home, environ: Mapping[str, str]) -> Address:
     return Address(DEFAULT_URL, key)
 
 
+def has_gateway(home: Home, environ: Mapping[str, str]) -> bool:
+    """Whether there is one to ask: that of ``home``, or the one that ``STOKER_URL`` names."""
+    return bool(environ.get("STOKER_URL")) or read_gateway(home) is not None
+
+
 def address_of(home: Home, running: RunningGateway, environ: Mapping[str, str]) -> Address:
     """The address of the gateway that runs on ``home``."""
     return Address(running.url, environ.get("STOKER_API_KEY") or _admin_token(home))

@@ -13,17 +13,19 @@ from urllib.parse import quote
 from cyclopts import Parameter
 
 from stoker.cli.activity import warn
-from stoker.cli.client import connect
-from stoker.cli.finding import read_gateway
+from stoker.cli.client import MANAGEMENT, connect
+from stoker.cli.finding import has_gateway
 from stoker.cli.options import AsJson
 from stoker.cli.output import ago, print_json, print_table
 from stoker.core.keys import Scope, key_order
 from stoker.errors import ConfigError, Mistake
 from stoker.home import Home
 from stoker.store import keys as store
-from stoker.store.database import T, Work, open_database
+from stoker.store.audit import Entry, addition
+from stoker.store.database import StoreError, T, Work, open_database
 from stoker.store.schema import MIGRATIONS
 
+KEYS = f"{MANAGEMENT}/keys"
 COLUMNS = ("ID", "NAME", "SCOPES", "MODELS", "PER MINUTE", "AT ONCE", "CREATED", "STATE")
 _UNITS: Mapping[str, int] = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]{1,6})(s|min|h|d)", re.ASCII)
@@ -57,11 +59,11 @@ def create(
         "expires_in_seconds": None if expires is None else _seconds(expires),
     }
     checked = key_order(order, "--key")
-    if _has_gateway():
+    if has_gateway(_home(), os.environ):
         with connect() as client:
             made = client.post("/keys", order)
     else:
-        key, text = _do_here(store.creation(checked, time.time()))
+        key, text = _do_here(store.creation(checked, time.time()), "POST", KEYS, 201)
         made = {**key.shown(), "key": text}
     if as_json:
         print_json(made)
@@ -72,7 +74,7 @@ def create(
 
 def listing(*, as_json: AsJson = False) -> None:
     """List the keys: what each may do, and whether it still does."""
-    if _has_gateway():
+    if has_gateway(_home(), os.environ):
         with connect() as client:
             keys = client.listing("/keys")
     else:
@@ -85,12 +87,12 @@ def listing(*, as_json: AsJson = False) -> None:
 
 def revoke(key_id: Annotated[str, Parameter(help="The id of the key, as `key list` shows it.")], /) -> None:
     """Revoke a key, at once and for good."""
-    if _has_gateway():
+    if has_gateway(_home(), os.environ):
         with connect() as client:
             client.delete(f"/keys/{quote(key_id, safe='')}")
             keys = client.listing("/keys")
     else:
-        _do_here(store.revocation(key_id, time.time()))
+        _do_here(store.revocation(key_id, time.time()), "DELETE", f"{KEYS}/{key_id}", 200)
         keys = [key.shown() for key in store.peek(_home().state)]
     print(f"the key {key_id} is revoked")
     if all(key["revoked_at"] is not None for key in keys):
@@ -138,19 +140,21 @@ def _home() -> Home:
     return Home.from_environment(os.environ)
 
 
-def _has_gateway() -> bool:
-    """Whether there is one to ask: that of this home, or the one that STOKER_URL names."""
-    return bool(os.environ.get("STOKER_URL")) or read_gateway(_home()) is not None
-
-
-def _do_here(work: Work[T]) -> T:
+def _do_here(work: Work[T], method: str, path: str, status: int) -> T:
     """Do it with the state file, since no gateway runs.
 
     One that has been started meanwhile may have read the keys before this: it is asked for them, and reads them anew.
     """
     with contextlib.closing(open_database(_home().state, MIGRATIONS)) as database:
         done = database.do(work)
-    if _has_gateway():
+        with contextlib.suppress(StoreError):  # it is done, and its trail is not worth losing what came of it
+            database.do(addition(_entry(method, path, status)))
+    if has_gateway(_home(), os.environ):
         with connect() as client:
             client.listing("/keys")
     return done
+
+
+def _entry(method: str, path: str, status: int) -> Entry:
+    """The trail has what a gateway would have put there."""
+    return Entry(at=time.time(), who="command line", address="", method=method, path=path, status=status, request_id="")

@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "demo": ("demo:demo", "Run a small chat model and an embedding model, and let one answer a question."),
         "status": ("status:status", "Show how the gateway is and what its engines do."),
         "doctor": ("doctor:doctor", "Look for what is wrong here, and for processes that nobody watches."),
+        "audit": ("audit:audit", "Show who changed what through management."),
         "gpu": ("gpu:gpu", "Show the GPUs of this machine and who uses them."),
     }
 )

@@ -85,7 +85,7 @@ class KeyRing:
         if not self.closed:
             return self._anyone
         if request.edition is not self._edition:
-            request.edition, request.caller = self._edition, self._whose(request.fields)
+            request.edition, request.caller = self._edition, self.whose(request.fields)
         return self._admitted(request.caller, INFERENCE, _MISSING)
 
     def admit(
@@ -97,7 +97,7 @@ class KeyRing:
         """
         if not (self.closed or always):
             return self._anyone
-        return self._admitted(self._whose(fields), scopes, missing)
+        return self._admitted(self.whose(fields), scopes, missing)
 
     def enter(self, caller: Caller) -> Answer | None:
         """Count a request of ``caller``, who then has to :meth:`Caller.leave`; or say why there can be none now."""
@@ -124,7 +124,8 @@ class KeyRing:
         message = f"the key {caller.key.key_id} may not use the model {shown(name)}; it may use: {may}"
         return self._refuse(403, message, "model_not_allowed", param="model")
 
-    def _whose(self, fields: Fields) -> Caller | None:
+    def whose(self, fields: Fields) -> Caller | None:
+        """Whose secret a request carries, whatever that opens; None for one that nobody has."""
         secret = secret_in(fields)
         if secret is None:
             return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import secrets
 import sqlite3
@@ -11,7 +10,8 @@ from typing import Any
 
 from stoker.core.keys import PREFIX, ApiKey, KeyOrder, Scope, digest_of
 from stoker.errors import NotFoundError
-from stoker.store.database import StoreError, Work
+from stoker.store.database import Work
+from stoker.store.looking import look
 
 _COLUMNS = (
     "key_id, digest, name, scopes, models, requests_per_minute, concurrent_requests, created_at, expires_at, revoked_at"
@@ -47,14 +47,7 @@ def listing(connection: sqlite3.Connection) -> tuple[ApiKey, ...]:
 
 def peek(path: Path) -> tuple[ApiKey, ...]:
     """All keys in the state file ``path``, which is left as it is; none if it is missing. Blocks. Raises StoreError."""
-    if not path.exists():
-        return ()
-    try:
-        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            there = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'keys'").fetchone()
-            return listing(connection) if there else ()
-    except sqlite3.Error as error:
-        raise StoreError(f"{path}: {error}") from error
+    return look(path, "keys", listing, ())
 
 
 def there_is_one(path: Path, now: float) -> bool:

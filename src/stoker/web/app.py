@@ -23,6 +23,8 @@ from stoker.gateway.keyring import open_ring
 from stoker.gateway.measures import Measures
 from stoker.gateway.routing import RoutingTable
 from stoker.settings import GatewaySettings
+from stoker.store.audit import AuditTrail
+from stoker.web.audit import CLIENT_GONE, AuditEndpoint, Auditor
 from stoker.web.control import Control, Operations
 from stoker.web.doors import MANAGEMENT, CalledRequest, require_caller
 from stoker.web.engines import EngineEndpoints, ReadSpec
@@ -92,10 +94,11 @@ class WebApp(QuartTrio):
     asgi_websocket_class = NoWebsocket
     request_class = CalledRequest
 
-    def __init__(self, guard: Guard, measures: Measures) -> None:
+    def __init__(self, guard: Guard, measures: Measures, auditor: Auditor) -> None:
         super().__init__("stoker.web", static_folder=None, template_folder=None)
         self.guard = guard
         self.measures = measures
+        self.auditor = auditor
         self.open_ends = OpenEnds()
         self.plugins: dict[str, str] = {}
         self.ids = RequestIds()
@@ -113,6 +116,17 @@ class WebApp(QuartTrio):
         self.register_error_handler(Exception, answer_failure)
         self.before_request(remember_request_id)
         self.after_request(finish)
+
+    async def handle_request(self, request: CalledRequest) -> Response:  # type: ignore[override]
+        """Answer the request, and leave a trace of what it changed, also where its client has left."""
+        status = CLIENT_GONE
+        try:
+            response = await super().handle_request(request)
+            status = response.status_code
+            return response  # type: ignore[return-value]  # werkzeug's own come from nobody here
+        finally:
+            with trio.CancelScope(shield=True):
+                await self.auditor.note(request, status)
 
     async def full_dispatch_request(self, request_context: RequestContext | None = None) -> ResponseTypes:
         """As Quart does it. What a handler raises to end the program (``sys.exit``) only fails the request."""
@@ -154,7 +168,9 @@ def create_app(
     Whoever has a key of ``desk``'s ring, or is its admin, may come in.
     """
     wire = Wire()
-    app = WebApp(Guard.of(settings.listen, settings.allowed_hosts), measures)
+    trail = AuditTrail(desk.database)
+    guard = Guard.of(settings.listen, settings.allowed_hosts)
+    app = WebApp(guard, measures, Auditor(trail, desk.ring))
     app.before_request(require_caller(desk.ring))
 
     open_to_all = Blueprint("open", "stoker.web")
@@ -173,6 +189,7 @@ def create_app(
     ).add_to(management)
     RouteEndpoints(control, table, wire).add_to(management)
     KeyEndpoints(desk, wire).add_to(management)
+    AuditEndpoint(trail, wire).add_to(management)
     app.register_blueprint(management)
     return app
 
@@ -199,6 +216,7 @@ async def remember_request_id() -> None:
     """Keep the id of this request, the client's or a new one."""
     ids: RequestIds = current_app.ids  # type: ignore[attr-defined]
     g.request_id = ids.of(find(request.scope["headers"], b"x-request-id")).decode()
+    request.request_id = g.request_id  # type: ignore[attr-defined]
 
 
 async def finish(response: Response) -> Response:

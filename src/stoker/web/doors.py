@@ -24,9 +24,10 @@ _MISSING = (
 
 
 class CalledRequest(TrioRequest):
-    """A request of which it is known who sent it."""
+    """A request of which it is known who sent it, and what it is called in logs and in its answer."""
 
     caller: Caller | None = None
+    request_id: str = ""
 
 
 def is_management(path: str) -> bool:
