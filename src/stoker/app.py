@@ -24,6 +24,7 @@ import trio
 from stoker import __version__, accelerators, config, environments
 from stoker.accelerators import Accelerators
 from stoker.config import Listen, parse_listen
+from stoker.core.addresses import HostRules
 from stoker.doors import check_address, open_desk
 from stoker.errors import ConfigError, ConflictError, PluginError, StokerError
 from stoker.gateway.measures import Measures
@@ -243,7 +244,8 @@ class Program:
         table = RoutingTable(self._make_policies(), clock=clock)
         desk = await open_desk(gateway, self.home, database, token, clock)
         native = await trio.to_thread.run_sync(accelerators.load, os.environ)
-        client = await trio.to_thread.run_sync(probe.make_client)
+        barred = HostRules.of(gateway.register_hosts).bars
+        client = await trio.to_thread.run_sync(probe.make_client, barred)
         observers = self._make_observers()
         async with client, observers.told(), kept_by(keeper), trio.open_nursery() as engines:
             placer = self._make_placer(ledger)

@@ -11,6 +11,7 @@ import attrs
 from stoker.model import NOTHING, EngineSpec
 
 MIB = 1024 * 1024
+PRIVATE_NETWORKS = ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
 
 
 @attrs.frozen(kw_only=True)
@@ -21,6 +22,8 @@ class GatewaySettings:
     ``queue_seconds``, for an engine that is busy or starting. Retries may be up to ``retry_ratio`` of the requests of
     the last while. ``allowed_hosts`` are names besides loopback that a ``Host`` header may carry. ``require_keys`` asks
     clients for API keys even while there are none.
+    ``register_hosts`` (names, addresses, networks) are where engines may be that somebody registers over HTTP, and
+    ``allow_commands_over_http`` lets whoever may manage start any command.
     """
 
     listen: str = "127.0.0.1:8000"
@@ -32,6 +35,8 @@ class GatewaySettings:
     retry_ratio: float = 0.2
     allowed_hosts: tuple[str, ...] = ()
     require_keys: bool = False
+    register_hosts: tuple[str, ...] = PRIVATE_NETWORKS
+    allow_commands_over_http: bool = False
 
 
 @attrs.frozen(kw_only=True)

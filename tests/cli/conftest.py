@@ -136,7 +136,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A gateway in the background with two fake engines: ``one`` (also called ``uno``) and ``two``."""
     shell = Shell(tmp_path_factory.mktemp("running"))
     shell.write(
-        '[gateway]\nlisten = "127.0.0.1:0"\n'
+        '[gateway]\nlisten = "127.0.0.1:0"\nallow_commands_over_http = true\n'
         + fake_engine_toml("one", "--name", "uno", names=["uno"], max_concurrency=4)
         + fake_engine_toml("two", "--kind", "embedding", kind="embedding")
     )

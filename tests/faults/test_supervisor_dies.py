@@ -44,7 +44,9 @@ def engine(label: str, *faults: str, **more: object) -> str:
 
 def write(folder: Path, *engines: str) -> str:
     file = folder / "stoker.toml"
-    file.write_text('[gateway]\nlisten = "127.0.0.1:0"\nqueue_seconds = 20\n' + "".join(engines))
+    file.write_text(
+        '[gateway]\nlisten = "127.0.0.1:0"\nqueue_seconds = 20\nallow_commands_over_http = true\n' + "".join(engines)
+    )
     return str(file)
 
 

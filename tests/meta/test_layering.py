@@ -53,7 +53,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
 }
 
 # The core is a function of its arguments: whatever could read a clock, a file or a socket is not on this list.
-PURE = frozenset({"__future__", "attrs", "collections", "enum", "hashlib", "itertools", "re", "types", "typing"})
+PURE = frozenset(
+    {"__future__", "attrs", "collections", "enum", "hashlib", "ipaddress", "itertools", "re", "types", "typing"}
+)
 
 
 def imported(source: str, package: str) -> Iterator[str]:

@@ -74,6 +74,25 @@ async def _prober_of(
         nursery.cancel_scope.cancel()
 
 
+async def test_nothing_is_asked_of_an_address_that_no_engine_can_have() -> None:
+    heard: list[bytes] = []
+
+    async def handle(stream: trio.SocketStream) -> None:
+        heard.append(bytes(await stream.receive_some(65536)))
+
+    async with trio.open_nursery() as nursery, make_client(lambda address: address == "127.0.0.1") as client:
+        listeners = await nursery.start(trio.serve_tcp, handle, 0)
+        port = listeners[0].socket.getsockname()[1]
+        plan = LaunchPlan(base_url=f"http://localhost:{port}")
+        asking = Prober(client, plan, lambda: SPEC, lambda: Activity(), lambda _: EngineLoad(), {})
+        found = await asking.probe()
+        assert "localhost is 127.0.0.1, where no engine can be" in found.error
+        while not heard:
+            await trio.lowlevel.checkpoint()
+        assert heard == [b""]
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_200_is_alive() -> None:
     async with prober(healthy, Activity()) as asking:
         assert (await asking.probe()).verdict is Verdict.ALIVE

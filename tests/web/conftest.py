@@ -42,7 +42,7 @@ from stoker.model import (
     Placement,
     RouteRequest,
 )
-from stoker.settings import GatewaySettings
+from stoker.settings import PRIVATE_NETWORKS, GatewaySettings
 from stoker.store.database import open_database
 from stoker.store.schema import MIGRATIONS
 from stoker.supervise.crew import Crew, Dispatch
@@ -245,7 +245,11 @@ async def serving(app: WebApp, plane: DataPlane) -> AsyncIterator[int]:
 
 @pytest.fixture
 def settings() -> GatewaySettings:
-    return GatewaySettings(allowed_hosts=("stoker.example",))
+    return GatewaySettings(
+        allowed_hosts=("stoker.example",),
+        register_hosts=(*PRIVATE_NETWORKS, "example.com", "m.localhost", "o.localhost"),
+        allow_commands_over_http=True,
+    )
 
 
 @pytest.fixture

@@ -243,8 +243,12 @@ async def test_what_can_not_be_registered(world: World, body: dict[str, Any], pa
 
 async def test_an_engine_of_any_runtime_that_takes_a_url_can_be_registered(world: World) -> None:
     """Whether it is started is a matter of its url, not of what its runtime is called."""
-    registered = await world.api.post("/engines/register", json={"model": "m", "url": "http://a", "runtime": "vllm"})
-    started = await world.api.post("/engines/start", json={"model": "o", "url": "http://b", "runtime": "vllm"})
+    registered = await world.api.post(
+        "/engines/register", json={"model": "m", "url": "http://example.com:1", "runtime": "vllm"}
+    )
+    started = await world.api.post(
+        "/engines/start", json={"model": "o", "url": "http://example.com:2", "runtime": "vllm"}
+    )
     assert registered.json()["origin"] == started.json()["origin"] == "registered"
 
 

@@ -132,7 +132,9 @@ class Client:
                 return NotFoundError(message)
             case httpx2.codes.CONFLICT:
                 return ConflictError(message)
-            case httpx2.codes.UNAUTHORIZED | httpx2.codes.FORBIDDEN:
+            case httpx2.codes.FORBIDDEN:
+                return StokerError(f"the gateway at {self.address.url} refuses: {message}")
+            case httpx2.codes.UNAUTHORIZED:
                 return StokerError(f"the gateway at {self.address.url} refuses: {message}; {self._token_remedy()}")
         return StokerError(message)
 

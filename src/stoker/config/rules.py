@@ -6,6 +6,7 @@ names, types and defaults come from the records themselves.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -97,7 +98,7 @@ def _check_health_path(value: str) -> None:
 def _check_url(value: str) -> None:
     if "@" in value:  # so it may hold a password, and is not shown
         raise ValueError("must not carry a password; put the key into a variable and name it in api_key_env")
-    if any(character <= " " or character > "~" for character in value):
+    if any(character <= " " or character > "~" or character == "\\" for character in value):
         raise ValueError(f"must be a URL without spaces or characters that need escaping, not {value!r}")
     try:
         parts = urlsplit(value)
@@ -118,6 +119,18 @@ def _check_host_names(values: tuple[str, ...]) -> None:
     for value in values:
         if not value or any(character <= " " or character in "/@?#" for character in value):
             raise ValueError(f"holds {value!r}, which is not a host name")
+
+
+def _check_hosts(values: tuple[str, ...]) -> None:
+    _check_host_names(tuple(value.partition("/")[0] for value in values))
+    for value in values:
+        if value.count(":") == 1 or re.fullmatch(r"[0-9./]+", value) or "/" in value:
+            try:
+                ipaddress.ip_network(value.strip("[]"), strict=False)
+            except ValueError:
+                raise ValueError(
+                    f"holds {value!r}, which is no host name, address or network (no port, no URL)"
+                ) from None
 
 
 # The tables
@@ -172,6 +185,14 @@ GATEWAY: Mapping[str, Rule] = MappingProxyType(
         "allowed_hosts": Rule(
             meaning="Names besides loopback that a `Host` header may carry, such as a reverse proxy's.",
             check=_check_host_names,
+        ),
+        "register_hosts": Rule(
+            meaning="Where engines may be that are registered over HTTP: host names, addresses, networks such as "
+            "`10.0.0.0/8`. Link-local and other addresses that are never an engine's have to be named by themselves.",
+            check=_check_hosts,
+        ),
+        "allow_commands_over_http": Rule(
+            meaning="Let whoever may manage start any `command` over HTTP. Without it a stolen token is no shell.",
         ),
         "require_keys": Rule(
             meaning="Ask clients for API keys even while there are none, so that a state file that got lost opens "

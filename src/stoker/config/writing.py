@@ -36,7 +36,7 @@ def _lines(settings: Settings) -> Iterator[str]:
 def _table(record: GatewaySettings | RuntimeSettings | EngineSpec) -> Iterator[str]:
     for field in attrs.fields(type(record)):
         value = getattr(record, field.name)
-        if value is not None and value not in ((), {}):
+        if value is not None and (value not in ((), {}) or value != field.default):
             yield f"{field.name} = {inline(value)}"
 
 

@@ -91,9 +91,19 @@ class SecureTransport:
 
 
 class Dialler:
-    """Opens connections, each within ``timeout_seconds``, over channels of ``hub``."""
+    """Opens connections, each within ``timeout_seconds``, over channels of ``hub``, but none to a ``barred`` address.
 
-    def __init__(self, hub: Hub, timeout_seconds: float, make_ssl_context: Callable[[], ssl.SSLContext]) -> None:
+    That a name was looked at when the engine came does not help: it may mean another address by now.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        timeout_seconds: float,
+        make_ssl_context: Callable[[], ssl.SSLContext],
+        barred: Callable[[str], bool],
+    ) -> None:
+        self._barred = barred
         self._hub = hub
         self._timeout_seconds = timeout_seconds
         self._make_ssl_context = make_ssl_context
@@ -104,6 +114,7 @@ class Dialler:
         try:
             with trio.fail_after(self._timeout_seconds):
                 stream = await trio.open_tcp_stream(origin.host, origin.port)
+                self._look_at(stream, origin)
                 notice_vanished_peer(stream.socket)
                 if origin.tls:
                     return await self._secure(stream, origin)
@@ -117,6 +128,13 @@ class Dialler:
                 raise Exhausted(f"can't open another connection to {origin.url}: {cause.strerror}") from wrong
             reason = (isinstance(cause, OSError) and cause.strerror) or str(cause)
             raise NotConnected(f"can't connect to {origin.url}: {reason}") from wrong
+
+    def _look_at(self, stream: trio.SocketStream, origin: Origin) -> None:
+        address = stream.socket.getpeername()[0]
+        if self._barred(address):
+            stream.socket.close()
+            what = f"{origin.url} leads to {address}, where no engine can be"
+            raise NotConnected(f"{what}; if it is one, name that address in register_hosts of [gateway]")
 
     async def _secure(self, stream: trio.SocketStream, origin: Origin) -> SecureTransport:
         if self._ssl_context is None:  # reads every certificate authority there is

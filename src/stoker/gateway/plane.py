@@ -12,6 +12,7 @@ from typing import Self
 import attrs
 import trio
 
+from stoker.core.addresses import HostRules
 from stoker.gateway.asking import best_reader
 from stoker.gateway.express import ExpressLane
 from stoker.gateway.forward import Finished, Forwarder, Probed, Report
@@ -59,8 +60,11 @@ class DataPlane:
         ``httptools`` and ``msgspec`` are the modules, or None where plain Python has to do. The rest is as with
         :class:`Forwarder` and :class:`UpstreamPool`.
         """
+        barred = HostRules.of(settings.register_hosts).bars
         hub, measures, framing = Hub(), Measures(), best_framing(httptools)
-        pool = UpstreamPool(hub, framing, table.clock, settings.connect_timeout_seconds, ssl_context=ssl_context)
+        pool = UpstreamPool(
+            hub, framing, table.clock, settings.connect_timeout_seconds, ssl_context=ssl_context, barred=barred
+        )
         forwarder = Forwarder(
             table,
             pool,

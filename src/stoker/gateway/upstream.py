@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from stoker.core.addresses import NEVER_ALLOWED
 from stoker.gateway.connection import Connection
 from stoker.gateway.dialling import Dialler, Origin
 from stoker.gateway.failures import NoAnswer
@@ -25,7 +26,8 @@ class UpstreamPool:
     """Keeps connections to engines and reuses the one used last.
 
     ``clock`` gives monotonic seconds. An async context manager that closes what is idle when it is left;
-    ``ssl_context`` is called once, in a thread, when the first ``https`` engine is used.
+    ``ssl_context`` is called once, in a thread, when the first ``https`` engine is used. Nothing is sent to addresses
+    that are ``barred``.
     """
 
     def __init__(
@@ -36,10 +38,11 @@ class UpstreamPool:
         connect_timeout_seconds: float,
         *,
         ssl_context: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+        barred: Callable[[str], bool] = NEVER_ALLOWED,
     ) -> None:
         self._framing = framing
         self._clock = clock
-        self._dialler = Dialler(hub, connect_timeout_seconds, ssl_context)
+        self._dialler = Dialler(hub, connect_timeout_seconds, ssl_context, barred)
         self._origins: dict[str, Origin] = {}
         self._idle: dict[str, deque[tuple[float, Connection]]] = {}
         self._swept_at = 0.0

@@ -13,8 +13,10 @@ import attrs
 import httpx2
 import trio
 
+from stoker.core.addresses import NEVER_ALLOWED
 from stoker.core.liveness import Verdict, judge
 from stoker.model import Activity, EngineLoad, EngineSpec, LaunchPlan
+from stoker.supervise.guarding import guarded_transport
 from stoker.supervise.shortage import is_shortage
 
 log = logging.getLogger("stoker.supervise")
@@ -242,11 +244,16 @@ async def beginning_of(answer: httpx2.Response, most_bytes: int) -> str:
     return text.decode(errors="replace")
 
 
-def make_client() -> httpx2.AsyncClient:
+def make_client(barred: Callable[[str], bool] = NEVER_ALLOWED) -> httpx2.AsyncClient:
     """The client that probes use: no proxies, no redirects, a fresh connection each time. Blocks (reads certificates).
+
+    It sends nothing to addresses that are ``barred``.
 
     A fresh connection proves that the engine still accepts; a kept one could outlive its listener.
     """
     limits = httpx2.Limits(max_keepalive_connections=0)
     headers = {"Accept-Encoding": PLAIN}
-    return httpx2.AsyncClient(trust_env=False, follow_redirects=False, timeout=None, limits=limits, headers=headers)
+    transport = guarded_transport(barred, limits)
+    return httpx2.AsyncClient(
+        transport=transport, trust_env=False, follow_redirects=False, timeout=None, headers=headers
+    )

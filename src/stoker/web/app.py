@@ -24,6 +24,7 @@ from stoker.gateway.measures import Measures
 from stoker.gateway.routing import RoutingTable
 from stoker.settings import GatewaySettings
 from stoker.store.audit import AuditTrail
+from stoker.web.allowing import Allowing
 from stoker.web.audit import CLIENT_GONE, AuditEndpoint, Auditor
 from stoker.web.control import Control, Operations
 from stoker.web.doors import MANAGEMENT, CalledRequest, require_caller
@@ -183,7 +184,7 @@ def create_app(
     app.register_blueprint(openai)
 
     management = Blueprint("management", "stoker.web", url_prefix=MANAGEMENT)
-    EngineEndpoints(control, wire, app.open_ends, read_spec).add_to(management)
+    EngineEndpoints(control, wire, app.open_ends, read_spec, Allowing.of(settings)).add_to(management)
     ManagementEndpoints(
         control, operations, table, wire, app.open_ends, settings, started_at, keep_alive_seconds
     ).add_to(management)

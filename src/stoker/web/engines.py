@@ -12,6 +12,7 @@ from quart import Blueprint, Response, request
 from stoker.errors import NotFoundError
 from stoker.gateway.answers import Answer, error
 from stoker.model import EngineInfo, EngineSpec, EngineState
+from stoker.web.allowing import Allowing
 from stoker.web.control import Control
 from stoker.web.orders import adapter_order, drain_seconds, remote_spec, take_engine_id
 from stoker.web.problems import RequestError, bad_request
@@ -35,6 +36,7 @@ class EngineEndpoints:
     wire: Wire
     ends: OpenEnds
     read_spec: ReadSpec
+    allowing: Allowing
 
     def add_to(self, blueprint: Blueprint) -> None:
         """Add the endpoints to ``blueprint``, below its prefix."""
@@ -68,6 +70,7 @@ class EngineEndpoints:
         body = await read_object(request)
         engine_id = take_engine_id(body, _SOURCE)
         spec = self.read_spec(body, _SOURCE)
+        await self.allowing.check(spec)
         try:
             engine_ids = self.control.start(spec, engine_id)
         except NotFoundError as problem:  # not what the URL names, but what the body does
@@ -92,6 +95,7 @@ class EngineEndpoints:
         body = await read_object(request)
         engine_id = take_engine_id(body, _SOURCE)
         spec = self.read_spec(remote_spec(body, _SOURCE), _SOURCE)
+        await self.allowing.check(spec)
         engine_id = self.control.register(spec, engine_id)
         return self.wire.answer(self.control.info(engine_id), 201, _location(engine_id))
 

@@ -1,0 +1,81 @@
+"""What a spec that comes over HTTP may hold. A token can be stolen: it must not be a shell, nor a way into networks.
+
+Whoever may start engines is an admin, and may pass them any arguments; there is no shell that could see those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+
+from stoker.core.addresses import HostRules
+from stoker.gateway.answers import Answer, error, listed
+from stoker.model import EngineSpec
+from stoker.settings import GatewaySettings
+from stoker.web.problems import RequestError
+
+RESOLVE_SECONDS = 5.0
+# By these a program is made to load, or to run, something else than itself.
+_STEERING = ("BASH_ENV", "BROWSER", "ENV", "GCONV_PATH", "IFS", "NODE_OPTIONS", "PATH", "PERL5OPT", "SHELLOPTS")
+_STEERING_PREFIXES = ("DYLD_", "LD_", "PYTHON")
+
+
+@attrs.frozen
+class Allowing:
+    """The limits, as ``[gateway]`` sets them."""
+
+    settings: GatewaySettings
+    hosts: HostRules
+
+    @classmethod
+    def of(cls, settings: GatewaySettings) -> Allowing:
+        """Those of ``settings``."""
+        return cls(settings, HostRules.of(settings.register_hosts))
+
+    async def check(self, spec: EngineSpec) -> None:
+        """Raises RequestError (403) for what may not come this way. Looks names up, in a thread."""
+        if not self.settings.allow_commands_over_http and (refusal := _refuse_commands(spec)):
+            raise RequestError(refusal)
+        if spec.url is not None:
+            await self._check_url(spec.url)
+
+    async def _check_url(self, url: str) -> None:
+        host = urlsplit(url).hostname or ""
+        complaint = self.hosts.complaint(host, await _addresses(host))
+        if complaint is not None:
+            message = (
+                f"{complaint}; if it should be, add it to register_hosts of [gateway] in stoker.toml, or give it an "
+                "[[engine]] there"
+            )
+            raise RequestError(error(403, message, code="engine_host_not_allowed", param="url"))
+
+
+def _refuse_commands(spec: EngineSpec) -> Answer | None:
+    remedy = "write it into stoker.toml, or set allow_commands_over_http = true in its [gateway]"
+    if spec.command or spec.runtime == "command":
+        message = f"commands can't be started over HTTP, or a stolen token would be a shell; {remedy}"
+        return error(403, message, code="commands_not_allowed", param="command")
+    if steering := list(_steering(spec)):
+        message = f"{listed(steering)} can make an engine run anything, and so can't be set over HTTP; {remedy}"
+        return error(403, message, code="commands_not_allowed", param="env")
+    return None
+
+
+def _steering(spec: EngineSpec) -> Iterator[str]:
+    for name in spec.env:
+        if name in _STEERING or name.startswith(_STEERING_PREFIXES):
+            yield name
+
+
+async def _addresses(host: str) -> list[str]:
+    """All that ``host`` means now; none where that can't be found out in time."""
+    with trio.move_on_after(RESOLVE_SECONDS):
+        try:
+            found = await trio.socket.getaddrinfo(host, None, type=trio.socket.SOCK_STREAM)
+        except (OSError, UnicodeError):  # UnicodeError: a name that IDNA can't write
+            return []
+        return list(dict.fromkeys(str(address[0]) for *_, address in found))
+    return []
