@@ -11,6 +11,7 @@ import resource
 import secrets
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -55,6 +56,7 @@ from stoker.web.app import WebApp, create_app
 from stoker.web.keys import KeyDesk
 from stoker.web.lane import ProxyLane
 from stoker.web.server import Server, serve
+from stoker.web.tls import server_context
 from stoker.web.token import AdminToken, load_or_make_token
 
 log = logging.getLogger("stoker.app")
@@ -92,11 +94,13 @@ def run(
     with contextlib.ExitStack() as stack:
         locked = stack.enter_context(lock.hold(home.lock, inheritance.lock))
         check_address(settings.gateway, home)
+        certificate, key = settings.gateway.certfile, settings.gateway.keyfile
+        tls = None if certificate is None else server_context(certificate, key)
         address = parse_listen(settings.gateway.listen)
         listener = inheritance.listener_at(address.host, address.port) or listen_on(address)
         stack.enter_context(contextlib.closing(listener))
-        stack.enter_context(announced(home, url_of(listener), config_path))
-        program = Program(settings, home, registry, config_path, on_ready, companion, listener, strict, successor)
+        stack.enter_context(announced(home, url_of(listener, tls), config_path, certificate))
+        program = Program(settings, home, registry, config_path, on_ready, companion, listener, strict, successor, tls)
         code = _the_one_error(partial(trio.run, program.main))
         if program.handed is not None and successor is not None:
             log.info("restarting")
@@ -156,15 +160,16 @@ def listen_on(address: Listen) -> socket.socket:
     return listener
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, tls: ssl.SSLContext | None = None) -> str:
     """The address that clients use for what listens there."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - whoever listens everywhere does so here
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "http" if tls is None else "https"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 @contextlib.contextmanager
-def announced(home: Home, url: str, config_path: Path | None) -> Iterator[None]:
+def announced(home: Home, url: str, config_path: Path | None, certificate: Path | None = None) -> Iterator[None]:
     """``gateway.json`` stands while the gateway runs, so that the command line finds it. Blocks."""
     entry = proctable.read_entry(os.getpid()) if proctable.HAS_PROC else None
     about = {
@@ -175,6 +180,7 @@ def announced(home: Home, url: str, config_path: Path | None) -> Iterator[None]:
         "version": __version__,
         "argv": sys.argv,
         "config": str(config_path) if config_path else None,
+        "certfile": str(certificate) if certificate else None,
     }
     unfinished = home.gateway.with_suffix(".new")
     try:
@@ -215,6 +221,7 @@ class Program:
     listener: socket.socket
     strict: bool = False
     successor: Successor | None = None
+    tls: ssl.SSLContext | None = None
     exit_code: int = 0
     handed: socket.socket | None = None
     _leave: trio.Event = attrs.field(factory=trio.Event)
@@ -268,7 +275,7 @@ class Program:
             async with plane as data_plane, trio.open_nursery() as doors:
                 web = self._make_web(table, data_plane.measures, operations, desk, observers)
                 lane = ProxyLane(data_plane.forwarder, gateway, web, web.guard)
-                server = await doors.start(partial(serve, lane, [self.listener], data_plane, web.guard))
+                server = await doors.start(partial(serve, lane, [self.listener], data_plane, web.guard, tls=self.tls))
                 operations.start_configured(self.settings, kept, living)
                 gc.collect()
                 gc.freeze()  # what is there by now stays: no collection need look at it again
@@ -393,12 +400,12 @@ class Program:
 
     def _say_ready(self, doors: trio.Nursery) -> None:
         if self.on_ready is not None:
-            self.on_ready(url_of(self.listener))
+            self.on_ready(url_of(self.listener, self.tls))
         if self.companion is not None:
             doors.start_soon(self._accompany, self.companion)
 
     async def _accompany(self, companion: Companion) -> None:
-        code = await companion(url_of(self.listener))
+        code = await companion(url_of(self.listener, self.tls))
         if code is not None:
             self.exit_code = code
             self._leave.set()

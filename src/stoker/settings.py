@@ -22,6 +22,8 @@ class GatewaySettings:
     ``queue_seconds``, for an engine that is busy or starting. Retries may be up to ``retry_ratio`` of the requests of
     the last while. ``allowed_hosts`` are names besides loopback that a ``Host`` header may carry. ``require_keys`` asks
     clients for API keys even while there are none.
+    With ``certfile``, a certificate and what leads up to it, only TLS is spoken; ``keyfile`` has its key if that is not
+    in the same file.
     ``register_hosts`` (names, addresses, networks) are where engines may be that somebody registers over HTTP, and
     ``allow_commands_over_http`` lets whoever may manage start any command.
     """
@@ -35,6 +37,8 @@ class GatewaySettings:
     retry_ratio: float = 0.2
     allowed_hosts: tuple[str, ...] = ()
     require_keys: bool = False
+    certfile: Path | None = None
+    keyfile: Path | None = None
     register_hosts: tuple[str, ...] = PRIVATE_NETWORKS
     allow_commands_over_http: bool = False
 

@@ -358,3 +358,21 @@ def test_a_byte_order_mark_hurts_nobody(tmp_path: Path) -> None:
     file = tmp_path / "stoker.toml"
     file.write_bytes(b'\xef\xbb\xbfscheduler = "none"\n')
     assert load(file).scheduler == "none"
+
+
+def test_the_files_of_a_certificate_start_at_the_folder_of_the_file(tmp_path: Path) -> None:
+    text = '[gateway]\ncertfile = "tls/cert.pem"\nkeyfile = "/etc/key.pem"'
+    gateway = parse(text, "x", folder=tmp_path).gateway
+    assert (gateway.certfile, gateway.keyfile) == (tmp_path / "tls" / "cert.pem", Path("/etc/key.pem"))
+    assert "name that in certfile" in mistakes_of('[gateway]\nkeyfile = "key.pem"')["gateway.keyfile"]
+
+
+@pytest.mark.parametrize("entry", ["10.0.0.0/33", "10.0.0.1:8000", "http://a", "a b", "", "256.1.1.1", "a/b"])
+def test_where_engines_may_be_is_said_by_names_addresses_and_networks(entry: str) -> None:
+    assert "gateway.register_hosts" in mistakes_of(f'[gateway]\nregister_hosts = ["{entry}"]')
+
+
+def test_hosts_that_are_some_are_taken() -> None:
+    hosts = ("gpu-7", "gpu-7.example.", "10.0.0.0/8", "10.1.2.3", "fd00::/8", "::1", "[::1]")
+    listed = ", ".join(f'"{host}"' for host in hosts)
+    assert parse(f"[gateway]\nregister_hosts = [{listed}]", "x").gateway.register_hosts == hosts

@@ -175,6 +175,7 @@ async def running(
     guard: Guard | None = None,
     drain_seconds: float = 5.0,
     ssl_context: ssl.SSLContext | None = None,
+    tls: ssl.SSLContext | None = None,
     lane: Lane = Lane.EXPRESS,
 ) -> AsyncIterator[World]:
     """A gateway with these settings. In the end every lease must be closed, and nothing unexpected have happened.
@@ -217,7 +218,7 @@ async def running(
         async def run(*, task_status: trio.TaskStatus[Server]) -> None:
             with scope:
                 proxy = ProxyLane(plane.forwarder, settings, app, guard)
-                await serve(proxy, [sock], plane, guard, drain_seconds=drain_seconds, task_status=task_status)
+                await serve(proxy, [sock], plane, guard, drain_seconds=drain_seconds, tls=tls, task_status=task_status)
 
         server: Server = await nursery.start(run)
         if not lane.is_express:

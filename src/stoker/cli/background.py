@@ -20,7 +20,7 @@ from stoker.supervise.logs import open_for_append, tail
 
 LAST_LINES = 20
 RESTART_CHECK_SECONDS = 90.0  # the new file is tried first
-KEPT = ("--listen", "--plugin-path")
+KEPT = ("--listen", "--certfile", "--keyfile", "--plugin-path")
 
 
 def launch(home: Home, arguments: Sequence[str], folder: Path | None = None) -> RunningGateway:
@@ -69,7 +69,7 @@ def _answering(home: Home, pid: int) -> RunningGateway | None:
 
 def _is_healthy(running: RunningGateway) -> bool:
     try:
-        with Client(Address(running.url)) as client:
+        with Client(Address(running.url, certfile=running.certfile)) as client:
             return client.is_healthy()
     except StokerError:
         return False

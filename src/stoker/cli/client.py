@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import ssl
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +19,8 @@ from stoker.home import Home
 
 MANAGEMENT = "/v1/management"
 CONNECT_SECONDS = 5.0
+_BEGIN = "-----BEGIN CERTIFICATE-----"
+_END = "-----END CERTIFICATE-----"
 ANSWER_SECONDS = 30.0
 
 
@@ -36,7 +40,7 @@ class Client:
             headers=headers,
             timeout=timeout,
             trust_env=not address.local,  # a proxy that the environment names is for the network, not for this machine
-            verify=not address.url.startswith("http:"),  # reading all certificates takes longer than anything else here
+            verify=_verification(address),
         )
 
     def __enter__(self) -> Client:
@@ -112,6 +116,11 @@ class Client:
         try:
             yield
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            if (wrong := _tls_failure(error)) is not None:
+                raise StokerError(
+                    f"what answers at {url} can't prove that it is the gateway: {wrong}; if its certificate is new, "
+                    "restart it, or name it in STOKER_URL by the name of its certificate"
+                ) from error
             raise not_running(f"no gateway answers at {url}", named=self.address.named) from error
         except httpx2.TimeoutException as error:
             raise StokerError(
@@ -147,6 +156,35 @@ class Client:
         return StokerError(
             f"what answers at {self.address.url} is not a Stoker gateway; set STOKER_URL to the address of one"
         )
+
+
+def _tls_failure(error: BaseException | None) -> str | None:
+    """What went wrong with TLS, if that is behind ``error``."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return str(getattr(error, "verify_message", None) or error)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _verification(address: Address) -> bool | ssl.SSLContext:
+    """What the gateway has to prove. Reading all certificates there are takes longer than anything else here."""
+    if not address.url.startswith("https:"):
+        return False
+    return True if address.certfile is None else pinned(Path(address.certfile))
+
+
+def pinned(certfile: Path) -> ssl.SSLContext:
+    """Trusts nobody but the bearer of the first certificate in the file, by whatever name it is called."""
+    try:
+        text = certfile.read_text()
+        first = text[text.index(_BEGIN) : text.index(_END) + len(_END)]
+        context = ssl.create_default_context(cadata=first)
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        raise StokerError(f"the certificate of the gateway, {certfile}, can't be used: {error}") from error
+    context.check_hostname = False
+    context.verify_flags = ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 def connect() -> Client:

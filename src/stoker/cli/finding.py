@@ -29,6 +29,7 @@ class RunningGateway:
     version: str
     argv: tuple[str, ...]
     config: str | None
+    certfile: str | None = None
 
     @property
     def alive(self) -> bool:
@@ -61,6 +62,7 @@ def read_gateway(home: Home) -> RunningGateway | None:
             version=str(about["version"]),
             argv=tuple(map(str, about["argv"])),
             config=about["config"],
+            certfile=about.get("certfile"),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -74,11 +76,13 @@ class Address:
     url: str
     token: str | None = attrs.field(default=None, repr=False)
     named: bool = attrs.field(default=False, kw_only=True)  # by STOKER_URL
+    ours: bool = attrs.field(default=False, kw_only=True)  # the gateway of this home
+    certfile: str | None = attrs.field(default=None, kw_only=True)  # what the gateway of this home proves itself with
 
     @property
     def local(self) -> bool:
         """Whether it is on this machine."""
-        return is_loopback(urlsplit(self.url).hostname or "")
+        return self.ours or is_loopback(urlsplit(self.url).hostname or "")
 
 
 def find_gateway(home: Home, environ: Mapping[str, str]) -> Address:
@@ -105,7 +109,8 @@ def has_gateway(home: Home, environ: Mapping[str, str]) -> bool:
 
 def address_of(home: Home, running: RunningGateway, environ: Mapping[str, str]) -> Address:
     """The address of the gateway that runs on ``home``."""
-    return Address(running.url, environ.get("STOKER_API_KEY") or _admin_token(home))
+    token = environ.get("STOKER_API_KEY") or _admin_token(home)
+    return Address(running.url, token, ours=True, certfile=running.certfile)
 
 
 def not_running(what: str, *, named: bool = False) -> NotRunningError:

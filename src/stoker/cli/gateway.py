@@ -13,8 +13,9 @@ from stoker.cli.background import arguments_of, folder_of, launch, leave, leave_
 from stoker.cli.configured import find_settings, require_door
 from stoker.cli.finding import RunningGateway, not_running, read_gateway
 from stoker.cli.invocation import program
-from stoker.cli.options import AsJson, ConfigFile, Follow, ListenAt, PluginPath, Strict, Tail
+from stoker.cli.options import AsJson, CertFile, ConfigFile, Follow, KeyFile, ListenAt, PluginPath, Strict, Tail
 from stoker.cli.output import ago, print_json, print_record
+from stoker.config import with_certificate
 from stoker.errors import StokerError
 from stoker.home import Home
 
@@ -22,7 +23,13 @@ Now = Annotated[bool, Parameter("--now", help="Don't wait for requests that are 
 
 
 def start(
-    *, config: ConfigFile = None, listen: ListenAt = None, plugin_path: PluginPath = (), strict: Strict = False
+    *,
+    config: ConfigFile = None,
+    listen: ListenAt = None,
+    certfile: CertFile = None,
+    keyfile: KeyFile = None,
+    plugin_path: PluginPath = (),
+    strict: Strict = False,
 ) -> None:
     """Start the gateway in the background and wait until it answers. One that runs already is left alone."""
     home = _home()
@@ -33,11 +40,14 @@ def start(
         return
     path, settings = find_settings(config, listen)  # mistakes in it are told here, not in a log
     require_door(settings, str(path) if listen is None else "--listen")
+    with_certificate(settings, certfile, keyfile)
     arguments = ["up"]
     if path is not None:
         arguments += ["--config", str(path)]
     if listen is not None:
         arguments += ["--listen", listen]
+    for flag, file in (("--certfile", certfile), ("--keyfile", keyfile)):
+        arguments += [] if file is None else [flag, str(file.absolute())]
     arguments += [word for place in plugin_path for word in ("--plugin-path", str(place.absolute()))]
     if strict:
         arguments.append("--strict")

@@ -12,6 +12,10 @@ ConfigFile = Annotated[
     Path | None, Parameter(("--config", "-c"), help="The configuration; without it ./stoker.toml, if there is one.")
 ]
 ListenAt = Annotated[str | None, Parameter("--listen", help="host:port to listen on; port 0 takes any free one.")]
+CertFile = Annotated[
+    Path | None, Parameter("--certfile", help="A certificate in PEM: then the gateway speaks TLS, and nothing else.")
+]
+KeyFile = Annotated[Path | None, Parameter("--keyfile", help="Its key, if it is not in the same file.")]
 PluginPath = Annotated[
     tuple[Path, ...],
     Parameter(

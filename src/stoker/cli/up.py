@@ -10,17 +10,25 @@ from collections import Counter
 from stoker import __version__
 from stoker.cli.configured import find_settings, require_door, require_fit
 from stoker.cli.invocation import command, program
-from stoker.cli.options import ConfigFile, ListenAt, PluginPath, Strict
+from stoker.cli.options import CertFile, ConfigFile, KeyFile, ListenAt, PluginPath, Strict
 from stoker.cli.plugins import load_plugins
+from stoker.config import with_certificate
 from stoker.home import Home
 from stoker.settings import Settings
 
 
 def up(
-    *, config: ConfigFile = None, listen: ListenAt = None, plugin_path: PluginPath = (), strict: Strict = False
+    *,
+    config: ConfigFile = None,
+    listen: ListenAt = None,
+    certfile: CertFile = None,
+    keyfile: KeyFile = None,
+    plugin_path: PluginPath = (),
+    strict: Strict = False,
 ) -> int:
     """Run the gateway and the engines of stoker.toml in the foreground, until Ctrl-C. A second one hurries."""
     path, settings = find_settings(config, listen)
+    settings = with_certificate(settings, certfile, keyfile)
     registry = load_plugins(plugin_path, strict=strict)
     require_fit(settings, registry, str(path or "the defaults"))
     require_door(settings, str(path) if listen is None else "--listen")

@@ -49,6 +49,7 @@ def parse(text: str, source: str, *, folder: Path | None = None) -> Settings:
     document = _toml(text, source)
     reader = Reader()
     gateway = reader.record(GatewaySettings, document.get("gateway", {}), "gateway")
+    gateway = None if gateway is None else _anchored_gateway(reader, gateway, folder)
     engines = _engines(reader, document.get("engine", []), folder)
     runtimes = _runtimes(reader, document.get("runtime", {}), folder)
     policies = _policies(reader, document.get("policy", {}))
@@ -85,6 +86,16 @@ def spec_from_json(mapping: object, source: str, *, policies: Collection[str] | 
     if reader.mistakes or spec is None:
         raise ConfigError(source, reader.mistakes)
     return spec
+
+
+def with_certificate(settings: Settings, certfile: Path | None, keyfile: Path | None) -> Settings:
+    """``settings`` with another certificate, if there is one. Raises ConfigError."""
+    if keyfile is not None and certfile is None:
+        raise ConfigError("--keyfile", [Mistake("", "is the key of --certfile, which is missing")])
+    if certfile is None:
+        return settings
+    gateway = attrs.evolve(settings.gateway, certfile=certfile.absolute(), keyfile=keyfile and keyfile.absolute())
+    return attrs.evolve(settings, gateway=gateway)
 
 
 def with_listen(settings: Settings, listen: str, source: str = "--listen") -> Settings:
@@ -162,6 +173,14 @@ def _policies(reader: Reader, tables: object) -> dict[str, Mapping[str, Any]]:
 
 
 # Relative paths
+
+
+def _anchored_gateway(reader: Reader, gateway: GatewaySettings, folder: Path | None) -> GatewaySettings:
+    def anchored(name: str, path: Path | None) -> Path | None:
+        return None if path is None else Path(_anchor(reader, f"gateway.{name}", str(path), folder))
+
+    certfile, keyfile = anchored("certfile", gateway.certfile), anchored("keyfile", gateway.keyfile)
+    return attrs.evolve(gateway, certfile=certfile, keyfile=keyfile)
 
 
 def _anchored(reader: Reader, path: str, spec: EngineSpec, folder: Path | None) -> EngineSpec:

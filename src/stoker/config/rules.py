@@ -186,6 +186,10 @@ GATEWAY: Mapping[str, Rule] = MappingProxyType(
             meaning="Names besides loopback that a `Host` header may carry, such as a reverse proxy's.",
             check=_check_host_names,
         ),
+        "certfile": Rule(
+            meaning="A certificate in PEM, with those that lead up to it: then only TLS is spoken.",
+        ),
+        "keyfile": Rule(meaning="The key of the certificate, if it is not in the same file."),
         "register_hosts": Rule(
             meaning="Where engines may be that are registered over HTTP: host names, addresses, networks such as "
             "`10.0.0.0/8`. Link-local and other addresses that are never an engine's have to be named by themselves.",

@@ -22,6 +22,8 @@ def contradictions(engines: Engines, gateway: GatewaySettings | None) -> Iterato
     yield from _names(engines)
     yield from _policies(engines)
     yield from _ports(engines, gateway)
+    if gateway is not None and gateway.keyfile is not None and gateway.certfile is None:
+        yield Mistake("gateway.keyfile", "is the key of a certificate; name that in certfile")
 
 
 def within(path: str, spec: EngineSpec) -> Iterator[Mistake]:

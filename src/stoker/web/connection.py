@@ -30,6 +30,7 @@ from stoker.gateway.express import LINGER_SECONDS
 from stoker.gateway.framing import LONGEST_HEAD
 from stoker.web.calls import Calls, Send
 from stoker.web.last import OneRequest
+from stoker.web.tls import Ends
 
 _RECEIVE = 64 * 1024
 
@@ -37,7 +38,7 @@ _RECEIVE = 64 * 1024
 class Connection:
     """Reads for the protocol, writes for it, and closes when it says so, or when nothing comes for too long.
 
-    ``first`` is what was read from the connection already.
+    ``first`` is what was read from the connection already. ``ends`` are there for one that comes through TLS.
     """
 
     def __init__(
@@ -48,7 +49,9 @@ class Connection:
         stream: trio.SocketStream,
         contain: Callable[[BaseException], None],
         first: bytes,
+        ends: Ends | None = None,
     ) -> None:
+        self._ends = ends
         self._app = app
         self._config = config
         self._context = context
@@ -65,8 +68,7 @@ class Connection:
         sock = self._stream.socket
         try:
             try:
-                client = parse_socket_addr(sock.family, sock.getpeername())
-                server = parse_socket_addr(sock.family, sock.getsockname())
+                ends = self._ends or _ends_of(sock)
             except OSError:
                 return  # it left before it was looked at
             async with trio.open_nursery() as nursery:
@@ -77,9 +79,9 @@ class Connection:
                     self._context,
                     calls,  # type: ignore[arg-type]  # used as a context manager by nobody but TCPServer
                     ConnectionState({}),
-                    False,  # noqa: FBT003 - no TLS
-                    client,
-                    server,
+                    self._ends is not None,
+                    ends.client,
+                    ends.server,
                     self._send,
                 )
                 self._set_idle(idle=True)
@@ -155,3 +157,11 @@ class Connection:
         if not self._closing:
             self._idle = idle
             self._reading.deadline = trio.current_time() + self._config.keep_alive_timeout if idle else float("inf")
+
+
+def _ends_of(sock: trio.socket.SocketType) -> Ends:
+    """Raises OSError for a connection whose client has left."""
+    return Ends(
+        parse_socket_addr(sock.family, sock.getpeername()),
+        parse_socket_addr(sock.family, sock.getsockname()),
+    )

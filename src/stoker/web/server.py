@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import resource
 import socket
+import ssl
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -26,6 +27,7 @@ from stoker.gateway.plane import DataPlane
 from stoker.gateway.sockets import Channel
 from stoker.web.connection import Connection
 from stoker.web.last import LastAnswers
+from stoker.web.tls import Ends, Terminator
 
 logger = logging.getLogger("stoker.web")
 
@@ -42,18 +44,19 @@ async def serve(
     guard: Guard | None,
     *,
     drain_seconds: float = 5.0,
+    tls: ssl.SSLContext | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve on bound sockets, which it closes in the end, until cancelled.
 
     Every connection begins in the express lane of ``plane``, where ``guard`` sees each request; ``app`` gets the
-    connections that leave it.
+    connections that leave it. With ``tls``, a server's context, all of them have to speak that.
 
     ``task_status.started`` gets the :class:`Server` once it listens. Cancelling stops listening at once, gives the
     requests under way ``drain_seconds`` (:meth:`Server.hurry` ends that), cuts off what is left, and then tells the
     application its lifespan is over. Raises what the application's start-up raises.
     """
-    server = Server(app, sockets, plane, guard, drain_seconds)
+    server = Server(app, sockets, plane, guard, drain_seconds, tls)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.run)
         try:
@@ -74,7 +77,9 @@ class Server:
         plane: DataPlane,
         guard: Guard | None,
         drain_seconds: float,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self._terminator = None if tls is None else Terminator(tls)
         self.listening = trio.Event()
         self._app = wrap_app(LastAnswers(app), 0, "asgi")
         self._sockets = sockets
@@ -85,7 +90,7 @@ class Server:
         self._config = _configuration()
         self._context = WorkerContext(None)
         self._connections: dict[Channel, Visit | Connection] = {}
-        self._most = _most_connections()
+        self._most = _most_connections(2 if tls is None else 5)
         self._accepting = trio.CancelScope()
         self._draining = trio.CancelScope()
         self._complained_at = float("-inf")
@@ -152,6 +157,16 @@ class Server:
                     handlers.start_soon(self._handle, stream)
 
     async def _handle(self, stream: trio.SocketStream) -> None:
+        if self._terminator is None:
+            await self._handle_plain(stream)
+            return
+        try:
+            await self._terminator.serve(stream, self._handle_plain)
+        except* Exception as group:  # noqa: BLE001 - the connection boundary: contained, logged, counted
+            self._contain(group)
+
+    async def _handle_plain(self, stream: trio.SocketStream, ends: Ends | None = None) -> None:
+        """Serve one connection; ``ends`` are told where it comes through TLS."""
         try:
             channel = self._hub.watch(plain_socket(stream))
         except OSError as shortage:  # of what the poller needs
@@ -166,7 +181,7 @@ class Server:
         try:
             rest = await visit.run()
             if rest is not None:
-                await self._hand_over(channel, rest)
+                await self._hand_over(channel, rest, ends)
         except* Exception as group:  # noqa: BLE001 - the connection boundary: contained, logged, counted
             self._contain(group)
         finally:
@@ -174,9 +189,9 @@ class Server:
             self._measures.connections -= 1
             channel.close()
 
-    async def _hand_over(self, channel: Channel, rest: bytes) -> None:
+    async def _hand_over(self, channel: Channel, rest: bytes, ends: Ends | None) -> None:
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(channel.release()))
-        connection = Connection(self._app, self._config, self._context, stream, self._contain, rest)
+        connection = Connection(self._app, self._config, self._context, stream, self._contain, rest, ends)
         self._connections[channel] = connection
         await connection.run()
 
@@ -223,10 +238,10 @@ def _configuration() -> Config:
     return config
 
 
-def _most_connections() -> int:
-    """As many as leave each a descriptor towards an engine, and some for probes, logs and stops."""
+def _most_connections(descriptors: int) -> int:
+    """As many as leave each its ``descriptors``, one towards an engine among them, and some for probes and logs."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 2**31 if soft == resource.RLIM_INFINITY else max(8, (soft - 40) // 2)
+    return 2**31 if soft == resource.RLIM_INFINITY else max(8, (soft - 40) // descriptors)
 
 
 def _listener(sock: socket.socket) -> trio.SocketListener:
