@@ -50,6 +50,12 @@ async def open_desk(
     elif not home.state.exists():
         known = ()
     far = not parse_listen(settings.listen).is_loopback
+    if far and settings.certfile is None:
+        log.warning(
+            "%s can be reached from other machines and speaks no TLS: keys go over the network as they are; "
+            "see certfile in [gateway]",
+            settings.listen,
+        )
     ring = KeyRing(token.accepts, clock, require=settings.require_keys or far or known is None)
     ring.replace(known or ())
     return KeyDesk(database, ring)

@@ -14,8 +14,10 @@ from stoker.core.keys import ApiKey
 from stoker.gateway.keyring import KeyRing
 
 from .conftest import CHAT, Lane, World, express_only, running
-from .scripted import Exchange, Headers, until
+from .scripted import Answer, Exchange, Headers, until
 from .test_keyring import TOKEN, key, text_of
+
+FRAMING = {"date", "connection", "content-length"}
 
 
 def with_key(key_id: str = "ab12") -> Headers:
@@ -172,3 +174,33 @@ async def test_a_key_reaches_no_engine_and_no_log(doors: Doors, caplog: pytest.L
         assert text_of("ab12") not in answer.body.decode()
     assert seen
     assert not any(text_of("ab12") in line for line in (*seen, caplog.text))
+
+
+def telling(answer: Answer) -> dict[str, str]:
+    """Its headers, without those that may differ."""
+    return {name: value for name, value in answer.headers.items() if name not in FRAMING}
+
+
+async def test_the_lanes_refuse_alike() -> None:
+    """Also by the same words, and with the same headers but for those of the framing."""
+    keys = [
+        key(models=("other",)),
+        key("cd34", scopes=frozenset({"sessions"})),
+        key("ef56", expires_in_seconds=1.0),
+        attrs.evolve(key("0123"), revoked_at=1.0),
+    ]
+    secrets = ["unused", "wrong", text_of("ab12"), text_of("cd34"), text_of("ef56"), text_of("0123"), text_of("none")]
+    told = []
+    for lane in Lane:
+        ring = KeyRing(TOKEN.__eq__, trio.current_time)
+        ring.replace(keys)
+        async with running(keys=ring, lane=lane) as world:
+            answers = [
+                await world.ask({"model": "m"}, [("authorization", f"Bearer {secret}"), ("x-request-id", "r")])
+                for secret in secrets
+            ]
+            shown = [(answer.status, answer.body, telling(answer)) for answer in answers]
+            counters = (world.table.counters, world.plane.measures.snapshot().requests, ring.refusals)
+            told.append((shown, counters))
+    assert told[0] == told[1] == told[2]
+    assert {status for status, *_ in told[0][0]} == {401, 403}

@@ -90,7 +90,9 @@ class Server:
         self._config = _configuration()
         self._context = WorkerContext(None)
         self._connections: dict[Channel, Visit | Connection] = {}
-        self._most = _most_connections(2 if tls is None else 5)
+        self._most = _most_connections()
+        if tls is not None:  # three descriptors more for each
+            self._most = max(1, self._most * 2 // 5)
         self._accepting = trio.CancelScope()
         self._draining = trio.CancelScope()
         self._complained_at = float("-inf")
@@ -238,10 +240,10 @@ def _configuration() -> Config:
     return config
 
 
-def _most_connections(descriptors: int) -> int:
-    """As many as leave each its ``descriptors``, one towards an engine among them, and some for probes and logs."""
+def _most_connections() -> int:
+    """As many as leave each a descriptor towards an engine, and some for probes, logs and stops."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 2**31 if soft == resource.RLIM_INFINITY else max(8, (soft - 40) // descriptors)
+    return 2**31 if soft == resource.RLIM_INFINITY else max(8, (soft - 40) // 2)
 
 
 def _listener(sock: socket.socket) -> trio.SocketListener:
