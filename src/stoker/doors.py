@@ -6,13 +6,16 @@ import logging
 import time
 from collections.abc import Callable
 
+import trio
+
 from stoker.config import parse_listen, require_a_door
+from stoker.core.keys import ApiKey
 from stoker.errors import StokerError
 from stoker.gateway.keyring import KeyRing
 from stoker.home import Home
 from stoker.settings import GatewaySettings
 from stoker.store.database import Database, StoreError
-from stoker.store.keys import listing, there_is_one
+from stoker.store.keys import listing, peek, there_is_one
 from stoker.web.keys import KeyDesk
 from stoker.web.token import AdminToken
 
@@ -41,14 +44,7 @@ async def open_desk(
 
     Keys are asked for also where others could come in, and where there may be some, but they can't be read.
     """
-    known = None
-    if database is not None:
-        try:
-            known = await database.run(listing)
-        except StoreError as error:
-            log.error("%s; without the keys in it only the admin token opens anything", error)  # noqa: TRY400
-    elif not home.state.exists():
-        known = ()
+    known = await _known(home, database)
     far = not parse_listen(settings.listen).is_loopback
     if far and settings.certfile is None:
         log.warning(
@@ -59,3 +55,14 @@ async def open_desk(
     ring = KeyRing(token.accepts, clock, require=settings.require_keys or far or known is None)
     ring.replace(known or ())
     return KeyDesk(database, ring)
+
+
+async def _known(home: Home, database: Database | None) -> tuple[ApiKey, ...] | None:
+    """The keys; None where some may be that can't be read. What can't be written may still be looked into."""
+    try:
+        if database is not None:
+            return await database.run(listing)
+        return await trio.to_thread.run_sync(peek, home.state)
+    except StoreError as error:
+        log.error("%s; without the keys in it only the admin token opens anything", error)  # noqa: TRY400
+        return None
