@@ -22,10 +22,15 @@ class GatewaySettings:
     ``queue_seconds``, for an engine that is busy or starting. Retries may be up to ``retry_ratio`` of the requests of
     the last while. ``allowed_hosts`` are names besides loopback that a ``Host`` header may carry. ``require_keys`` asks
     clients for API keys even while there are none.
+
     With ``certfile``, a certificate and what leads up to it, only TLS is spoken; ``keyfile`` has its key if that is not
     in the same file.
+
     ``register_hosts`` (names, addresses, networks) are where engines may be that somebody registers over HTTP, and
     ``allow_commands_over_http`` lets whoever may manage start any command.
+
+    A client that takes nothing of its answer for ``send_stall_seconds`` is cut off. ``connections_per_address`` is how
+    many connections clients of one address may have, loopback excepted.
     """
 
     listen: str = "127.0.0.1:8000"
@@ -41,6 +46,8 @@ class GatewaySettings:
     keyfile: Path | None = None
     register_hosts: tuple[str, ...] = PRIVATE_NETWORKS
     allow_commands_over_http: bool = False
+    send_stall_seconds: float = 120.0
+    connections_per_address: int = 1000
 
 
 @attrs.frozen(kw_only=True)

@@ -328,6 +328,7 @@ async def test_a_huge_body_over_the_limit_does_not_cost_the_client_the_answer(la
             answer = await client.answer()
             assert answer.status == 413
             assert answer.headers["connection"] == "close"
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_backend_key_that_is_no_header_is_an_error_not_a_crash(world: World) -> None:

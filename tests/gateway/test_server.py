@@ -14,6 +14,7 @@ import pytest
 import trio
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
+from stoker.settings import GatewaySettings
 from stoker.web.server import serve
 
 from .conftest import CHAT, EchoApp, Lane, World, express_only, in_one_lane, running
@@ -185,9 +186,13 @@ async def test_it_goes_on_when_it_ran_out_of_descriptors(
 
     monkeypatch.setattr("stoker.web.server.BREATH_SECONDS", 0.001)
     monkeypatch.setattr(trio.SocketListener, "accept", scarce)
-    async with running() as world, world.client() as client:
-        assert (await client.ask("/", b"", method="GET")).status == 200
-    assert refusals == 0
+    async with running() as world:
+        statuses = [0]
+        while statuses[-1] != 200:
+            async with world.client() as client:
+                statuses.append((await client.ask("/", b"", method="GET")).status)
+        assert refusals == 0
+        assert set(statuses[1:-1]) <= {503}
     complaints = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(complaints) == 1
     assert "Too many open files" in complaints[0].getMessage()
@@ -318,3 +323,36 @@ async def test_hurried_before_it_shuts_down_it_then_waits_for_nobody(lane: Lane)
             world.scope.cancel()
             await until(lambda: world.server.connections == 0)
             await until(lambda: world.table.in_flight() == 0)
+
+
+async def test_an_address_with_too_many_connections_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stoker.web.server.address_of", lambda _: "192.0.2.1")
+    async with running(GatewaySettings(connections_per_address=2)) as world:
+        await world.engine("one")
+        async with world.client() as first, world.client() as second:
+            assert (await first.ask(CHAT, ASK)).status == 200
+            assert (await second.ask(CHAT, ASK)).status == 200
+            refused = await world.ask(ASK)
+            assert (refused.status, refused.error["code"]) == (429, "too_many_connections")
+            assert (await first.ask(CHAT, ASK)).status == 200
+        await until(lambda: world.server.connections == 0)
+        assert (await world.ask(ASK)).status == 200
+
+
+async def test_when_nobody_is_idle_one_too_many_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waited in the backlog."""
+    monkeypatch.setattr("stoker.web.server._most_connections", lambda: 1)
+    go_on = trio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        await go_on.wait()
+        await exchange.reply(200, {})
+
+    async with running() as world:
+        engine = await world.engine("one", script)
+        async with world.client() as busy:
+            await busy.send(CHAT, ASK)
+            await until(lambda: engine.exchanges)
+            assert (await world.ask(ASK)).status == 503
+            go_on.set()
+            assert (await busy.answer()).status == 200

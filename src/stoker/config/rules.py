@@ -202,6 +202,17 @@ GATEWAY: Mapping[str, Rule] = MappingProxyType(
             meaning="Ask clients for API keys even while there are none, so that a state file that got lost opens "
             "nothing. Without it, this machine may do without keys until there is one.",
         ),
+        "send_stall_seconds": _seconds(
+            "How long a client may take nothing of an answer that is there for it; then the answer is cut off, and the "
+            "engine is free again.",
+            0.01,
+        ),
+        "connections_per_address": Rule(
+            meaning="How many connections clients of one address (of one /64, with IPv6) may have at once; a further "
+            "one is answered with 429. Loopback is not counted, so a reverse proxy here has to count itself.",
+            minimum=1,
+            maximum=1_000_000,
+        ),
     }
 )
 

@@ -27,6 +27,7 @@ KEEP_ALIVE_SECONDS = 75.0
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0  # without a byte of it
 LINGER_SECONDS = 2.0
+MOST_LINGERED = 1024 * 1024  # bytes of what a client goes on sending that is answered already
 _HTTP_2 = b"PRI * HTTP/2.0\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -45,10 +46,23 @@ class ExpressLane:
 class Visit:
     """One client's connection, while it is in this lane.
 
-    ``deadline`` is when the client has to be done with what it is at; whoever keeps the time calls :meth:`leave` then.
+    ``deadline`` is when the client has to be done with what it is at.
     """
 
-    __slots__ = ("_at", "_buffer", "_channel", "_head", "_lane", "_length", "_scope", "_sink", "deadline", "is_idle")
+    __slots__ = (
+        "_at",
+        "_buffer",
+        "_channel",
+        "_head",
+        "_is_slow",
+        "_lane",
+        "_length",
+        "_reads_body",
+        "_scope",
+        "_sink",
+        "deadline",
+        "is_idle",
+    )
 
     def __init__(self, lane: ExpressLane, channel: Channel) -> None:
         self._lane = lane
@@ -60,6 +74,7 @@ class Visit:
         self._scope = trio.CancelScope()
         self._sink = WireSink(channel, lane.date)
         self.is_idle = True
+        self._is_slow = self._reads_body = False
         self.deadline = self._lane.clock() + HEAD_SECONDS
 
     async def run(self) -> bytes | None:
@@ -75,12 +90,21 @@ class Visit:
                     return self._buffer
                 if not await self._serve(head, length):
                     return None
+        if self._is_slow:
+            with suppress(OSError), trio.move_on_after(LINGER_SECONDS):
+                await self._refuse(TOO_SLOW, self._head)
         return None
 
     def close_if_idle(self) -> None:
         """End it now if no request is under way, else after the answer."""
         self._sink.last = True
         if self.is_idle:
+            self.leave()
+
+    def keep_time(self, now: float) -> None:
+        """End it if the client takes longer than it may; one whose request is under way is told. To be called often."""
+        if self.deadline < now:
+            self._is_slow = self._reads_body
             self.leave()
 
     def leave(self) -> None:
@@ -129,7 +153,9 @@ class Visit:
             return await self._refuse(caller, head)
         if length > lane.settings.max_body_bytes:
             return await self._refuse(too_large(lane.settings.max_body_bytes), head)
+        self._reads_body = True
         body = await self._read_body(length, expects=head.expects)
+        self._reads_body = False
         if body is None or self._channel.hung_up:
             return False
         self.deadline = math.inf
@@ -177,17 +203,27 @@ class Visit:
         return await self._hang_up()
 
     async def _hang_up(self) -> Literal[False]:
-        """End the connection so that the client reads the answer: one that still sends would be reset."""
+        """End the connection so that the client reads the answer: one that still sends would be reset.
+
+        Much of what it still sends is not read, though. It is then left to itself for as long.
+        """
         await self._channel.flush()
         self._channel.on_hang_up = None
         self._channel.socket.shutdown(socket.SHUT_WR)
         self.deadline = math.inf
+        unheard = 0
         with trio.move_on_after(LINGER_SECONDS):
-            while await self._channel.receive():
+            while data := await self._channel.receive():
+                unheard += len(data)
+                if unheard > MOST_LINGERED:
+                    await trio.sleep_forever()
                 await trio.lowlevel.checkpoint()
         return False
 
 
+TOO_SLOW = error(
+    408, f"nothing of the body came for {BODY_SECONDS:g} seconds, and it is not complete", code="request_timeout"
+)
 _HEAD_TOO_LARGE = error(431, f"the head of the request is larger than {LONGEST_HEAD} bytes", code="head_too_large")
 _NOT_HTTP = error(400, "this is not HTTP/1.1: a head is lines that end in CR LF", code="malformed_request")
 

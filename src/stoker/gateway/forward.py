@@ -12,7 +12,7 @@ import trio
 
 from stoker.errors import UpstreamError
 from stoker.gateway.admission import WaitingRoom
-from stoker.gateway.answers import Answer, error
+from stoker.gateway.answers import Answer, error, error_body
 from stoker.gateway.asking import BodyReader
 from stoker.gateway.budget import RetryBudget
 from stoker.gateway.callers import Caller
@@ -100,6 +100,7 @@ class Forwarder:
         self._rewrite = rewrite
         self._measures = measures
         self._queue_seconds = settings.queue_seconds
+        self._under_way: set[trio.CancelScope] = set()
         self._room = WaitingRoom(table, settings)
         self._budget = RetryBudget(settings.retry_ratio, table.clock)
 
@@ -129,13 +130,13 @@ class Forwarder:
         self.counters.requests += 1
         self._budget.deposit()
         job = Job(heading, body, self._ids.of(heading.fields.get(b"x-request-id")))
+        under_way = trio.CancelScope()
+        self._under_way.add(under_way)
         try:
-            barred = self.keys.enter(caller)
-            answer = await self._answer_to(caller, job, sink) if barred is None else self._refused(barred, job)
-            if answer is not None:
-                job.status = answer.status
-                await deliver(answer, sink)
-                job.first_byte_at = self._table.clock()
+            with under_way:
+                await self._serve(caller, job, sink)
+            if under_way.cancelled_caught:
+                await self._cut_short(job, sink)
         except (trio.Cancelled, OSError):  # OSError: the sink's
             job.status = CLIENT_GONE
             raise
@@ -143,6 +144,7 @@ class Forwarder:
             job.status, job.error = 500, "a defect of Stoker; its log says more"
             raise
         finally:
+            self._under_way.discard(under_way)
             now = self._table.clock()
             first_byte = None if job.first_byte_at is None else job.first_byte_at - began
             self._measures.finished(job.model, job.engine_id, heading.path, job.status, now - began, first_byte)
@@ -150,6 +152,30 @@ class Forwarder:
                 self._measures.relayed(job.model, job.engine_id, len(body), job.sent_bytes)
             if self._finished is not None:
                 self._finished(job.record(began, now))
+
+    def cut_short(self) -> None:
+        """End all requests that are under way: streams with an event that says why, those not yet answered with 503."""
+        for scope in tuple(self._under_way):
+            scope.cancel()
+
+    async def _serve(self, caller: Caller, job: Job, sink: Sink) -> None:
+        barred = self.keys.enter(caller)
+        answer = await self._answer_to(caller, job, sink) if barred is None else self._refused(barred, job)
+        if answer is not None:
+            job.status, job.delivered = answer.status, True
+            await deliver(answer, sink)
+            job.first_byte_at = self._table.clock()
+
+    async def _cut_short(self, job: Job, sink: Sink) -> None:
+        message = "Stoker is shutting down, and the time for what was under way is over"
+        job.error = message
+        if job.relay is not None and job.relay.started:
+            await job.relay.break_off(error_body(503, message, code="shutting_down"))
+        elif job.delivered:
+            await sink.abort()
+        else:
+            job.status = 503
+            await deliver(self._ours(error(503, message, code="shutting_down", retry=True), job), sink)
 
     async def _answer_to(self, caller: Caller, job: Job, sink: Sink) -> Answer | None:
         """The answer to one who came in, and who leaves with it."""
@@ -200,7 +226,7 @@ class Forwarder:
     async def _attempt(self, job: Job, lease: Lease, sink: Sink) -> Answer | _Failure | None:
         backend = lease.backend
         job.model, job.engine_id, job.error = backend.model, backend.engine_id, ""
-        relay = Relay(lease, sink, job.request_id, self._measures, self._table.clock, self._is_gone)
+        relay = job.relay = Relay(lease, sink, job.request_id, self._measures, self._table.clock, self._is_gone)
         try:
             body = job.body if not backend.renames else await self._renamed(job, backend.renames)
             lines = job.heading.lines(streamed=job.stream)

@@ -7,6 +7,7 @@ import time
 
 from stoker.gateway.answers import Answer
 from stoker.gateway.heading import Heading
+from stoker.gateway.relay import Relay
 from stoker.gateway.usage import Usage
 from stoker.model import RequestRecord
 
@@ -20,12 +21,14 @@ class Job:
         "asked",
         "attempts",
         "body",
+        "delivered",
         "engine_id",
         "error",
         "first_byte_at",
         "heading",
         "leased_at",
         "model",
+        "relay",
         "request_id",
         "sent_bytes",
         "status",
@@ -40,9 +43,11 @@ class Job:
         self.asked = ""
         self.stream = False
         self.model = ""
+        self.relay: Relay | None = None
         self.engine_id = ""
         self.status = CLIENT_GONE
         self.attempts = 0
+        self.delivered = False
         self.leased_at: float | None = None
         self.first_byte_at: float | None = None
         self.sent_bytes = 0

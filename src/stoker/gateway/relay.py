@@ -57,6 +57,8 @@ class Relay:
         self._measures = measures
         self._clock = clock
         self._is_gone = is_gone
+        self._gate: EventGate | None = None
+        self._stream: Stream | None = None
 
     async def run(self, connection: Connection) -> Answer | None:
         """Relay the answer on ``connection``, or return it if it was small enough to be held back until it was whole.
@@ -99,7 +101,8 @@ class Relay:
         backend = self._lease.backend
         gaps = self._measures.gaps(backend.model, backend.engine_id)
         answer = connection.reader
-        stream = Stream(connection, self._sink, self._lease, self._clock, gate, gaps)
+        stream = self._stream = Stream(connection, self._sink, self._lease, self._clock, gate, gaps)
+        self._gate = gate
         try:
             first = stream.pass_on(held, self._clock()) if held else await stream.first()
             self.status = answer.status
@@ -114,9 +117,8 @@ class Relay:
             if not self.started:
                 raise
             self.trouble = str(broken)
-            if gate is not None:
-                await self._sink.send(_last_words(backend.engine_id, broken, torn=gate.torn))
-            await self._sink.abort()
+            message = f"the engine {backend.engine_id} failed in the middle of its answer: {broken}"
+            await self.break_off(error_body(502, message, code="engine_failed"))
         finally:
             self.sent_bytes, self.ends = stream.sent_bytes, stream.ends
             self.trouble = self.trouble or stream.trouble
@@ -125,6 +127,14 @@ class Relay:
         """Raise CutShort where a stream that ends so was cut."""
         if not ends.rstrip().endswith(b"[DONE]") and await self._is_gone(self._lease):
             raise CutShort(f"engine {self._lease.backend.engine_id} closed the connection in its answer")
+
+    async def break_off(self, why: bytes) -> None:
+        """End what was started before its proper end: a stream of events with ``why``, the JSON of an error."""
+        gate, stream = self._gate, self._stream
+        if gate is not None and stream is not None and not stream.ending:
+            # Set apart from what came before it, if that was torn.
+            await self._sink.send((b"\n\n" if gate.torn else b"") + b"data: " + why + b"\n\n")
+        await self._sink.abort()
 
 
 def _ends_with_connection(fields: Mapping[bytes, bytes]) -> bool:
@@ -142,10 +152,3 @@ def _is_json(body: bytes) -> bool:
 
 def _is_plain(fields: dict[bytes, bytes]) -> bool:
     return fields.get(b"content-encoding", b"identity") == b"identity"
-
-
-def _last_words(engine_id: str, broken: UpstreamError, *, torn: bool) -> bytes:
-    """The event that ends a stream whose engine died; set apart from what came before it, if that was torn."""
-    message = f"the engine {engine_id} failed in the middle of its answer: {broken}"
-    body = error_body(502, message, code="engine_failed")
-    return (b"\n\n" if torn else b"") + b"data: " + body + b"\n\n"

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import math
 import socket
+import struct
+import sys
+import termios
 from collections.abc import Callable
 from typing import Protocol
 
@@ -73,6 +78,20 @@ class Watcher(Protocol):
         ...
 
 
+def untaken_bytes(sock: HasDescriptor) -> int:
+    """How much of what was written the peer has not taken yet: what the system keeps for it."""
+    queued = fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(queued, sys.byteorder)
+
+
+class HasDescriptor(Protocol):
+    """A socket of any kind."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+        ...
+
+
 class Channel:
     """A connected socket that the hub watches. One task at a time reads from it, or one flow.
 
@@ -81,7 +100,8 @@ class Channel:
     task that sends learns of it when it reads, or sends again.
 
     ``readable`` is false while there is certainly nothing to read. ``hung_up`` becomes true when the peer has closed
-    its side; if nobody is reading then, ``on_hang_up`` is called (once, unless it is set again).
+    its side; if nobody is reading then, ``on_hang_up`` is called (once, unless it is set again). A peer that takes
+    nothing for ``patience_seconds`` of what is sent to it has broken the connection.
     """
 
     __slots__ = (
@@ -96,6 +116,7 @@ class Channel:
         "hub",
         "hung_up",
         "on_hang_up",
+        "patience_seconds",
         "readable",
         "socket",
     )
@@ -114,6 +135,7 @@ class Channel:
         self.hung_up = False
         self.broken = False
         self.on_hang_up: Callable[[], None] | None = None
+        self.patience_seconds = math.inf
 
     async def receive(self) -> bytes:
         """The next bytes, all that are there up to ``PIECE``; empty at the end. Does not always yield."""
@@ -283,7 +305,8 @@ class Channel:
     async def _write_rest(self, *, until_readable: bool) -> None:
         """Write what is left; or less, if the peer has something to say: that it does not want the rest, for one."""
         while self._rest and not (until_readable and self.readable):
-            with trio.CancelScope() as scope:
+            untaken = untaken_bytes(self.socket)
+            with trio.CancelScope(deadline=trio.current_time() + self.patience_seconds) as scope:
                 self._interrupt = scope.cancel if until_readable else None
                 try:
                     await trio.lowlevel.wait_writable(self.socket)
@@ -292,6 +315,15 @@ class Channel:
             if not scope.cancelled_caught:
                 rest, self._rest = self._rest, _NOTHING
                 self.write(rest)
+            elif not (until_readable and self.readable) and untaken_bytes(self.socket) >= untaken:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        """Have the connection reset: what is on its way would else stay in the system's memory."""
+        self.broken = True
+        self._rest = _NOTHING
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raise TimeoutError(f"the peer took nothing for {self.patience_seconds:g} seconds")
 
     def _receive_now(self) -> bytes | None:
         if not self.readable:

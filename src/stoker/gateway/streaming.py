@@ -62,7 +62,7 @@ class Stream:
     """The body of one answer. While it flows, its task is parked and the hub relays it.
 
     ``gate`` lets only whole events through; without one, the bytes are relayed as they come. ``gaps`` is told the time
-    between pieces of an event stream.
+    between pieces of an event stream. ``ending`` says whether its proper end is on its way.
     """
 
     __slots__ = (
@@ -75,6 +75,7 @@ class Stream:
         "_opening",
         "_recent",
         "_sink",
+        "ending",
         "sent_bytes",
         "trouble",
     )
@@ -97,6 +98,7 @@ class Stream:
         self._at = 0.0
         self._opening = b""
         self._recent: deque[bytes] = deque(maxlen=RECENT_PIECES)
+        self.ending = False
         self.sent_bytes = 0
         self.trouble: str | None = None
 
@@ -135,6 +137,7 @@ class Stream:
                 await sink.send(piece)
                 piece = b""
             await check_end(self.ends + rest)
+        self.ending = True
         await sink.finish(piece + rest)
 
     async def run_plain(self, piece: bytes, length: int) -> None:
@@ -165,6 +168,7 @@ class Stream:
                 moved_in_one_go = 0
                 await trio.lowlevel.checkpoint()
         connection.reader.rest_was_read()
+        self.ending = True
         await sink.finish()
 
     def pass_on(self, body: bytes, now: float) -> bytes:

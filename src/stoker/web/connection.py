@@ -9,8 +9,10 @@ without its end is never ended at all over HTTP/2.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import h2.errors
 import h2.exceptions
@@ -20,15 +22,17 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h2 import H2Protocol
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.h11 import H2ProtocolAssumedError, H11Protocol
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
-from stoker.gateway.express import LINGER_SECONDS
+from stoker.gateway.express import LINGER_SECONDS, MOST_LINGERED
 from stoker.gateway.framing import LONGEST_HEAD
+from stoker.gateway.sockets import untaken_bytes
 from stoker.web.calls import Calls, Send
+from stoker.web.http2 import Http2
 from stoker.web.last import OneRequest
 from stoker.web.tls import Ends
 
@@ -38,7 +42,8 @@ _RECEIVE = 64 * 1024
 class Connection:
     """Reads for the protocol, writes for it, and closes when it says so, or when nothing comes for too long.
 
-    ``first`` is what was read from the connection already. ``ends`` are there for one that comes through TLS.
+    ``first`` is what was read from the connection already. A client that takes nothing of what it is sent for
+    ``stall_seconds`` is cut off. ``ends`` are there for one that comes through TLS.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Connection:
         stream: trio.SocketStream,
         contain: Callable[[BaseException], None],
         first: bytes,
+        stall_seconds: float = math.inf,
         ends: Ends | None = None,
     ) -> None:
         self._ends = ends
@@ -58,7 +64,11 @@ class Connection:
         self._stream = stream
         self._contain = contain
         self._first = first
+        self._stall_seconds = stall_seconds
         self._writing = trio.Lock()
+        self._sending = trio.CancelScope()
+        self._moved_at = 0.0
+        self._untaken = -1
         self._reading = trio.CancelScope()
         self._idle = True
         self._closing = False
@@ -73,11 +83,12 @@ class Connection:
                 return  # it left before it was looked at
             async with trio.open_nursery() as nursery:
                 calls = Calls(nursery, self._contain, self._call_ended)
-                self._protocol = ProtocolWrapper(
+                self._protocol = _Protocols(
+                    self._stall_seconds,
                     self._app,
                     self._config,
                     self._context,
-                    calls,  # type: ignore[arg-type]  # used as a context manager by nobody but TCPServer
+                    calls,  # used as a context manager by nobody but TCPServer
                     ConnectionState({}),
                     self._ends is not None,
                     ends.client,
@@ -92,19 +103,45 @@ class Connection:
         finally:
             sock.close()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way."""
+        return self._idle and not self._closing
+
+    @property
+    def deadline(self) -> float:
+        """When it is closed if nothing comes."""
+        return self._reading.deadline
+
+    def leave(self) -> None:
+        """Read no more from it, and close it."""
+        self._reading.cancel()
+
     def close_if_idle(self) -> None:
         """Close it now if no request is under way on it, as it will be after that in a shutdown."""
         if self._idle:
             self._reading.cancel()
+
+    def keep_time(self, now: float) -> None:
+        """Cut it off if the client has taken nothing for too long of what is written. To be called now and then."""
+        if self._writing.locked():
+            untaken = untaken_bytes(self._stream.socket)
+            if untaken != self._untaken:
+                self._moved_at, self._untaken = now, untaken
+            elif now - self._moved_at > self._stall_seconds:
+                self._sending.cancel()
 
     async def _read(self) -> None:
         with self._reading, suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self._protocol.handle(RawData(self._first))
             if isinstance(http := self._protocol.protocol, H2Protocol) and http.idle:
                 self._set_idle(idle=True)  # the preface of HTTP/2 passed for a request
+            unheard = 0
             while data := await self._stream.receive_some(_RECEIVE):
                 if not self._closing:
                     await self._protocol.handle(RawData(bytes(data)))
+                elif (unheard := unheard + len(data)) > MOST_LINGERED:
+                    await trio.sleep_forever()  # until it has lingered long enough
         await self._protocol.handle(Closed())
         if isinstance(http := self._protocol.protocol, H2Protocol):
             for buffer in tuple(http.stream_buffers.values()):  # or calls wait for ever for them to be sent
@@ -122,7 +159,12 @@ class Connection:
     async def _write(self, data: bytes) -> None:
         try:
             async with self._writing:
-                await self._stream.send_all(data)
+                with trio.CancelScope() as self._sending:
+                    self._moved_at, self._untaken = trio.current_time(), -1
+                    await self._stream.send_all(data)
+                if self._sending.cancelled_caught:
+                    self._stream.socket.close()
+                    await self._protocol.handle(Closed())
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             await self._protocol.handle(Closed())
         except BaseException:  # cancelled: a part of it may be on its way, so nothing may follow it
@@ -156,7 +198,9 @@ class Connection:
     def _set_idle(self, *, idle: bool) -> None:
         if not self._closing:
             self._idle = idle
-            self._reading.deadline = trio.current_time() + self._config.keep_alive_timeout if idle else float("inf")
+            self._reading.deadline = trio.current_time() + self._config.keep_alive_timeout if idle else math.inf
+            if idle and self._context.terminated.is_set():
+                self._reading.cancel()
 
 
 def _ends_of(sock: trio.socket.SocketType) -> Ends:
@@ -165,3 +209,35 @@ def _ends_of(sock: trio.socket.SocketType) -> Ends:
         parse_socket_addr(sock.family, sock.getpeername()),
         parse_socket_addr(sock.family, sock.getsockname()),
     )
+
+
+class _Protocols(ProtocolWrapper):
+    """The protocol of one connection, as Hypercorn finds it out, with HTTP/2 as we speak it."""
+
+    def __init__(self, stall_seconds: float, *hypercorn: Any) -> None:
+        super().__init__(*hypercorn)
+        self._stall_seconds = stall_seconds
+        if isinstance(self.protocol, H2Protocol):  # agreed upon within TLS
+            self.protocol = self._http2()
+
+    async def handle(self, event: Event) -> None:
+        try:
+            await self.protocol.handle(event)
+        except H2ProtocolAssumedError as preface:
+            self.protocol = self._http2()
+            await self.protocol.initiate()
+            await self.protocol.handle(RawData(preface.data))
+
+    def _http2(self) -> Http2:
+        return Http2(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.state,
+            self.ssl,
+            self.client,
+            self.server,
+            self.send,
+            stall_seconds=self._stall_seconds,
+        )

@@ -13,7 +13,7 @@ from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallabl
 
 from stoker.gateway.answers import Answer, error, too_large
 from stoker.gateway.callers import Caller
-from stoker.gateway.express import BODY_SECONDS
+from stoker.gateway.express import BODY_SECONDS, TOO_SLOW
 from stoker.gateway.forward import Forwarder
 from stoker.gateway.headers import HeaderList, unwritable
 from stoker.gateway.heading import Guard, Heading
@@ -64,7 +64,7 @@ class ProxyLane:
             await self._forward(heading, body, receive, sink, caller)
 
     async def _body(self, length: bytes | None, receive: ASGIReceiveCallable) -> bytes | Answer | None:
-        """The whole body, an error if it is too large, or None if the client went away, or does not go on."""
+        """The whole body, an error if it is too large or does not go on, or None if the client went away."""
         limit = self.settings.max_body_bytes
         if length is not None and int(length) > limit:
             return too_large(limit)
@@ -73,7 +73,9 @@ class ProxyLane:
         while True:
             with trio.move_on_after(BODY_SECONDS) as patience:
                 event = await receive()
-            if patience.cancelled_caught or event["type"] != "http.request":
+            if patience.cancelled_caught:
+                return TOO_SLOW
+            if event["type"] != "http.request":
                 return None
             parts.append(event["body"])
             size += len(event["body"])

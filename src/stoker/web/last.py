@@ -12,6 +12,8 @@ import attrs
 import h11
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
 
+_UPGRADE = (b"upgrade", b"http2-settings")
+
 
 @attrs.frozen
 class LastAnswers:
@@ -49,8 +51,16 @@ class OneRequest(h11.Connection):
             super().receive_data(data)
 
     def next_event(self) -> Any:
-        """The next part of the request, if there is one."""
-        return h11.NEED_DATA if self._is_over() else super().next_event()
+        """The next part of the request, if there is one. It asks for no other protocol: that is not heeded here."""
+        if self._is_over():
+            return h11.NEED_DATA
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            headers = [header for header in event.headers if header[0] not in _UPGRADE]
+            return h11.Request(
+                method=event.method, target=event.target, headers=headers, http_version=event.http_version
+            )
+        return event
 
     def _is_over(self) -> bool:
         return self.their_state not in (h11.IDLE, h11.SEND_BODY, h11.ERROR)

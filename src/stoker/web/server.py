@@ -26,6 +26,8 @@ from stoker.gateway.heading import Guard
 from stoker.gateway.plane import DataPlane
 from stoker.gateway.sockets import Channel
 from stoker.web.connection import Connection
+from stoker.web.crowd import CROWDED, FULL, Crowd, Reserve, address_of, turn_away
+from stoker.web.http2 import bound
 from stoker.web.last import LastAnswers
 from stoker.web.tls import Ends, Terminator
 
@@ -34,6 +36,7 @@ logger = logging.getLogger("stoker.web")
 BACKLOG = 1024
 TICK_SECONDS = 1.0
 BREATH_SECONDS = 0.1
+DRAIN_SECONDS = 3.0
 HURRIED_SECONDS = 0.5  # enough to say why an answer ends
 
 
@@ -43,7 +46,7 @@ async def serve(
     plane: DataPlane,
     guard: Guard | None,
     *,
-    drain_seconds: float = 5.0,
+    drain_seconds: float = DRAIN_SECONDS,
     tls: ssl.SSLContext | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -53,8 +56,9 @@ async def serve(
     connections that leave it. With ``tls``, a server's context, all of them have to speak that.
 
     ``task_status.started`` gets the :class:`Server` once it listens. Cancelling stops listening at once, gives the
-    requests under way ``drain_seconds`` (:meth:`Server.hurry` ends that), cuts off what is left, and then tells the
-    application its lifespan is over. Raises what the application's start-up raises.
+    requests under way ``drain_seconds`` (:meth:`Server.hurry` ends that), ends what is left with an error and cuts it
+    off a moment later, and then tells the application its lifespan is over. Raises what the application's start-up
+    raises.
     """
     server = Server(app, sockets, plane, guard, drain_seconds, tls)
     async with trio.open_nursery() as nursery:
@@ -85,6 +89,8 @@ class Server:
         self._sockets = sockets
         self._express = plane.lane(guard)
         self._hub = plane.hub
+        self._cut_short = plane.forwarder.cut_short
+        self._settings = plane.settings
         self._measures = plane.measures
         self._drain_seconds = drain_seconds
         self._config = _configuration()
@@ -93,8 +99,11 @@ class Server:
         self._most = _most_connections()
         if tls is not None:  # three descriptors more for each
             self._most = max(1, self._most * 2 // 5)
+        self._crowd = Crowd(plane.settings.connections_per_address)
+        self._reserve = Reserve()
         self._accepting = trio.CancelScope()
         self._draining = trio.CancelScope()
+        self._patience = trio.CancelScope()
         self._complained_at = float("-inf")
 
     @property
@@ -113,9 +122,11 @@ class Server:
         with trio.CancelScope(shield=True), ExitStack() as stack:
             for sock in self._sockets:
                 stack.callback(sock.close)
+            stack.callback(self._reserve.close)
             async with trio.open_nursery() as nursery:
                 await nursery.start(lifespan.handle_lifespan)
                 await lifespan.wait_for_startup()
+                nursery.start_soon(self._see_out)
                 with self._draining:
                     await self._serve()
                 await lifespan.wait_for_shutdown()
@@ -129,43 +140,80 @@ class Server:
         """Cut off all connections: now, if the server is shutting down, or soon after it does."""
         self._drain_seconds = min(self._drain_seconds, HURRIED_SECONDS)
         if self._accepting.cancel_called:
-            self._draining.cancel()
+            self._patience.cancel()
+
+    async def _see_out(self) -> None:
+        """Cut off what is left when the time to drain is over; but leave a moment to say why."""
+        await self._context.terminated.wait()
+        self._patience.deadline = trio.current_time() + self._drain_seconds
+        with self._patience:
+            await trio.sleep_forever()
+        self._cut_short()
+        await trio.sleep(HURRIED_SECONDS)
+        self._draining.cancel()
 
     async def _serve(self) -> None:
         async with trio.open_nursery() as handlers:
             with self._accepting:
                 async with trio.open_nursery() as nursery:
                     for sock in self._sockets:
-                        nursery.start_soon(self._accept, _listener(sock), handlers)
+                        nursery.start_soon(self._accept, sock, handlers)
                     nursery.start_soon(self._keep_time)
                     self.listening.set()
             await self._context.terminated.set()
-            self._draining.deadline = trio.current_time() + self._drain_seconds
             for connection in tuple(self._connections.values()):
                 connection.close_if_idle()
 
-    async def _accept(self, listener: trio.SocketListener, handlers: trio.Nursery) -> None:
-        async with listener:
+    async def _accept(self, sock: socket.socket, handlers: trio.Nursery) -> None:
+        async with _listener(sock) as listener:
             while True:
-                while len(self._connections) >= self._most:  # the rest waits in the backlog
-                    self._make_room()
-                    await trio.sleep(BREATH_SECONDS)
                 try:
                     stream = await listener.accept()
                 except OSError as shortage:  # of descriptors or memory; whatever else can happen Trio deals with itself
                     self._complain(shortage)
-                    await trio.sleep(BREATH_SECONDS)
+                    if not self._turn_one_away(sock, handlers):
+                        await trio.sleep(BREATH_SECONDS)
                 else:
-                    handlers.start_soon(self._handle, stream)
+                    self._admit(stream, handlers)
 
-    async def _handle(self, stream: trio.SocketStream) -> None:
-        if self._terminator is None:
-            await self._handle_plain(stream)
-            return
+    def _admit(self, stream: trio.SocketStream, handlers: trio.Nursery) -> None:
+        """Let one in that just connected, if there is room for it."""
+        address = address_of(stream)
+        if len(self._connections) >= self._most and not self._make_room():
+            handlers.start_soon(turn_away, plain_socket(stream), FULL)
+        elif (place := self._crowd.enter(address)) is None:
+            self._complain_once(f"as many connections from {address} as there may be")
+            handlers.start_soon(turn_away, plain_socket(stream), CROWDED)
+        else:
+            handlers.start_soon(self._handle, stream, place)
+
+    def _turn_one_away(self, sock: socket.socket, handlers: trio.Nursery) -> bool:
+        """With a descriptor that was kept for that, tell the next who waits. Says whether there was one."""
+        self._reserve.lend()
         try:
-            await self._terminator.serve(stream, self._handle_plain)
+            late, _ = sock.accept()
+        except OSError:
+            self._reserve.fill()
+            return False
+        handlers.start_soon(self._refuse, late)
+        return True
+
+    async def _refuse(self, late: socket.socket) -> None:
+        try:
+            await turn_away(late, FULL)
+        finally:
+            self._reserve.fill()
+
+    async def _handle(self, stream: trio.SocketStream, place: str) -> None:
+        try:
+            if self._terminator is None:
+                await self._handle_plain(stream)
+            else:
+                await self._terminator.serve(stream, self._handle_plain)
         except* Exception as group:  # noqa: BLE001 - the connection boundary: contained, logged, counted
             self._contain(group)
+        finally:
+            self._crowd.leave(place)
 
     async def _handle_plain(self, stream: trio.SocketStream, ends: Ends | None = None) -> None:
         """Serve one connection; ``ends`` are told where it comes through TLS."""
@@ -175,6 +223,7 @@ class Server:
             self._complain(shortage)
             stream.socket.close()
             return
+        channel.patience_seconds = self._settings.send_stall_seconds
         visit = self._connections[channel] = Visit(self._express, channel)
         self._measures.connections += 1
         self._measures.connections_accepted += 1
@@ -193,16 +242,20 @@ class Server:
 
     async def _hand_over(self, channel: Channel, rest: bytes, ends: Ends | None) -> None:
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(channel.release()))
-        connection = Connection(self._app, self._config, self._context, stream, self._contain, rest, ends)
+        stall_seconds = self._settings.send_stall_seconds
+        connection = Connection(
+            self._app, self._config, self._context, stream, self._contain, rest, stall_seconds, ends
+        )
         self._connections[channel] = connection
         await connection.run()
 
-    def _make_room(self) -> None:
-        """End the connections that have been idle for the longest, a tenth of all."""
-        visits = [visit for visit in self._connections.values() if isinstance(visit, Visit) and visit.is_idle]
-        for visit in sorted(visits, key=lambda visit: visit.deadline)[: max(1, self._most // 10)]:
-            visit.leave()
+    def _make_room(self) -> bool:
+        """End the connections that have been idle for the longest, a tenth of all. Says whether there were any."""
         self._complain_once("there are as many connections as there may be; those that are idle are closed")
+        idle = [connection for connection in self._connections.values() if connection.is_idle]
+        for connection in sorted(idle, key=lambda connection: connection.deadline)[: max(1, self._most // 10)]:
+            connection.leave()
+        return bool(idle)
 
     async def _keep_time(self) -> None:
         """End the visits of those who take too long."""
@@ -210,8 +263,7 @@ class Server:
             await trio.sleep(TICK_SECONDS)
             now = trio.current_time()
             for connection in tuple(self._connections.values()):
-                if isinstance(connection, Visit) and connection.deadline < now:
-                    connection.leave()
+                connection.keep_time(now)
 
     def _contain(self, error: BaseException) -> None:
         self._measures.contained_failures += 1
@@ -237,6 +289,7 @@ def _configuration() -> Config:
     config.keep_alive_max_requests = 1_000_000_000
     config.h11_max_incomplete_size = LONGEST_HEAD
     config.shutdown_timeout = 10.0
+    bound(config)
     return config
 
 
