@@ -6,9 +6,11 @@ import contextlib
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stoker.gateway.nesting import DEPTH
 from stoker.web.problems import RequestError
 from stoker.web.reading import Query, parse_json
 
@@ -27,6 +29,13 @@ def test_json_is_read_as_what_it_says(value: Any, encoding: str, ascii_only: boo
 @given(st.binary() | JSON.map(lambda value: json.dumps(value).encode("utf-16")))
 def test_anything_else_is_the_clients_mistake(body: bytes) -> None:
     with contextlib.suppress(RequestError):
+        parse_json(body)
+
+
+@pytest.mark.parametrize(("depth", "fits"), [(DEPTH, True), (DEPTH + 1, False), (500, False)])
+def test_how_deep_it_may_nest_is_the_same_as_for_engines(*, depth: int, fits: bool) -> None:
+    body = b'{"a":' * depth + b"0" + b"}" * depth
+    with contextlib.nullcontext() if fits else pytest.raises(RequestError):
         parse_json(body)
 
 

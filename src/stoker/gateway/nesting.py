@@ -6,42 +6,29 @@ that the answer does not, there is a limit of ours, which all of them reach.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import accumulate
 
-DEPTH = 500
+DEPTH = 64
 
+_USUAL = 8  # levels, which few texts have more of
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _OTHERS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def is_deep(text: bytes) -> bool:
     """Whether ``text``, which some parser has accepted, nests deeper than ``DEPTH``."""
-    if len(text) <= 2 * DEPTH or not _has_brackets_enough(text):
+    if len(text) <= 2 * DEPTH or text.count(b"[") + text.count(b"{") <= DEPTH:
         return False
-    brackets = b"".join(_outside_of_strings(text)).translate(_SQUARE, _OTHERS)
+    brackets = _outside_of_strings(text).translate(_SQUARE, _OTHERS)
+    for _ in range(_USUAL):  # take away one level after the other, from within
+        brackets = brackets.replace(b"[]", b"")
+    if not brackets:
+        return False
     levels = accumulate(1 if bracket == ord("[") else -1 for bracket in brackets)
-    return max(levels, default=0) > DEPTH
+    return max(levels) > DEPTH - _USUAL
 
 
-def _has_brackets_enough(text: bytes) -> bool:
-    """Whether there are enough of them, in strings or not. For most texts that is all there is to find out."""
-    left = DEPTH
-    for bracket in (b"[", b"{"):
-        place = text.find(bracket)
-        while place >= 0:
-            left -= 1
-            if left < 0:
-                return True
-            place = text.find(bracket, place + 1)
-    return False
-
-
-def _outside_of_strings(text: bytes) -> Iterator[bytes]:
-    inside = False
-    for piece in text.split(b'"'):
-        if not inside:
-            yield piece
-            inside = True
-        elif not piece.endswith(b"\\") or (len(piece) - len(piece.rstrip(b"\\"))) % 2 == 0:  # the quote is not escaped
-            inside = False
+def _outside_of_strings(text: bytes) -> bytes:
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b"".join(text.split(b'"')[::2])

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 
 from quart import Request
 
+from stoker.gateway.nesting import DEPTH, is_deep
 from stoker.web.problems import bad_request
 
 _MOST_PARAMETERS = 64
@@ -55,6 +56,8 @@ def parse_json(body: bytes) -> object:
         raise bad_request("the body is not usable JSON: it is nested too deeply") from None
     except ValueError as error:  # such as a number of more digits than Python cares to read
         raise bad_request(f"the body is not usable JSON: {error}") from None
+    if is_deep(body):
+        raise bad_request(f"the body is nested too deeply: more than {DEPTH} levels")
     return value
 
 
