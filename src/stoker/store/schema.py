@@ -36,5 +36,21 @@ MIGRATIONS = (
         request_id TEXT NOT NULL
     ) STRICT
     """,
+    """
+    CREATE TABLE sessions (
+        session_id TEXT PRIMARY KEY,
+        owner TEXT NOT NULL,
+        title TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        updated_at REAL NOT NULL
+    ) STRICT;
+    CREATE TABLE messages (
+        session_id TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+        place INTEGER NOT NULL,
+        message TEXT NOT NULL,
+        at REAL NOT NULL,
+        PRIMARY KEY (session_id, place)
+    ) STRICT, WITHOUT ROWID
+    """,
 )
 """Each brings a file from the version of its place (0: an empty one) to the next. Statements are parted by ``;``."""
