@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -59,7 +60,7 @@ def post(body: bytes | object, path: str = CHAT, *headers: str) -> bytes:
 class Footprint:
     """What a process holds."""
 
-    descriptors: int
+    descriptors: int  # but those of connections to engines, which are kept
     rss_bytes: int
     in_flight: int
     waiting: int
@@ -124,11 +125,21 @@ class Stoker:
         proc = Path(f"/proc/{self.process.pid}")
         pages = int((proc / "statm").read_text().split()[1])
         return Footprint(
-            descriptors=len(list((proc / "fd").iterdir())),
+            descriptors=len(list((proc / "fd").iterdir())) - self._connections_to_engines(),
             rss_bytes=pages * os.sysconf("SC_PAGE_SIZE"),
             in_flight=status["queue"]["in_flight"],
             waiting=status["queue"]["waiting"],
         )
+
+    def _connections_to_engines(self) -> int:
+        proc = Path(f"/proc/{self.process.pid}")
+        ports = {int(engine["port"]) for engine in self.engines()}
+        held = set()
+        for entry in (proc / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                held.add(str(entry.readlink()))
+        lines = [line.split() for line in (proc / "net" / "tcp").read_text().splitlines()[1:]]
+        return sum(int(line[2][-4:], 16) in ports and f"socket:[{line[9]}]" in held for line in lines)
 
     def has_let_go(self, before: Footprint) -> None:
         """Wait until everything that was taken since is given back: leases, descriptors, places in the queue."""
@@ -208,4 +219,4 @@ def status_of(received: bytes) -> int:
 
 def statuses(received: bytes) -> Sequence[int]:
     """Of all answers there."""
-    return [int(piece[:3]) for piece in received.split(b"HTTP/1.1 ")[1:]]
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 ([1-5]\d\d)[ \r]", received)]

@@ -36,7 +36,7 @@ logger = logging.getLogger("stoker.web")
 BACKLOG = 1024
 TICK_SECONDS = 1.0
 BREATH_SECONDS = 0.1
-DRAIN_SECONDS = 3.0
+DRAIN_SECONDS = 1.5  # when the engines have stopped: for last words
 HURRIED_SECONDS = 0.5  # enough to say why an answer ends
 
 
