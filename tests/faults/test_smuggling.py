@@ -219,7 +219,7 @@ def test_a_proxy_in_front_reads_the_same_or_refuses(proxy: int, stoker: Stoker) 
             sock.sendall(ambiguous)
             sock.shutdown(socket.SHUT_WR)
             first_ = statuses(read_to_the_end(sock))
-        assert len(first_) <= 1, name
+        assert sum(status < 400 for status in first_) <= 1, f"{name}: {first_}"  # what follows may be refused
         assert stoker.engine_state()["requests"] <= before + 1, name
         with socket.create_connection(("127.0.0.1", proxy), HANG_GUARD_SECONDS) as sock:
             sock.sendall(lines(b"Connection: close", first=b"GET /health HTTP/1.1"))
