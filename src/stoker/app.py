@@ -327,6 +327,7 @@ class Program:
         """
         if self.successor is None or not proctable.HAS_PROC:
             raise ConflictError("this Stoker can't restart in its place; stop it, and start it again")
+        await trio.to_thread.run_sync(check_address, self.settings.gateway, self.home)
         await trio.to_thread.run_sync(self.successor.check, self.config_path)
         self.leave(Ending.RESTART, now=now)
 

@@ -227,6 +227,22 @@ def test_a_restart_that_would_not_come_up_does_not_happen(pyz: Path, stoker_home
         assert chat(program, "one").status_code == httpx2.codes.OK
 
 
+def test_a_restart_without_a_key_that_the_address_asks_for_does_not_happen(
+    pyz: Path, stoker_home: Home, tmp_path: Path
+) -> None:
+    """The new one would refuse to listen where others could come in, and the old one was gone."""
+    config = write(tmp_path, engine("one"))
+    assert stoker(pyz, stoker_home, "key", "create", "--name", "only").returncode == 0
+    with running(pyz, stoker_home, "up", "-c", config, "--listen", "0.0.0.0:0") as program:
+        program.wait_until_ready(1)
+        [key] = json.loads(stoker(pyz, stoker_home, "key", "list", "--json").stdout)
+        assert stoker(pyz, stoker_home, "key", "revoke", key["key_id"]).returncode == 0
+        done = stoker(pyz, stoker_home, "gateway", "restart")
+        assert done.returncode == 1
+        assert "key" in done.stderr
+        program.wait_until_ready(1)
+
+
 def test_a_gateway_that_is_stopped_without_its_engines_leaves_them_to_the_next(
     pyz: Path, stoker_home: Home, tmp_path: Path
 ) -> None:
