@@ -154,7 +154,7 @@ def test_without_descriptors_clients_are_told_and_it_recovers_at_once(tmp_path: 
         held = len(list(Path(f"/proc/{stoker.process.pid}/fd").iterdir()))
         address = stoker.address
         resource.prlimit(stoker.process.pid, resource.RLIMIT_NOFILE, (held + 10, held + 10))
-        idle = [stack.enter_context(socket.create_connection(address, HANG_GUARD_SECONDS)) for _ in range(10)]
+        idle = [stack.enter_context(socket.create_connection(address, HANG_GUARD_SECONDS)) for _ in range(40)]
         told = []
         for _ in range(6):
             with socket.create_connection(address, HANG_GUARD_SECONDS) as sock:
