@@ -107,7 +107,12 @@ def running(pyz: Path | Sequence[str], home: Home, *arguments: str, **env: str) 
     command = [sys.executable, str(pyz)] if isinstance(pyz, Path) else list(pyz)
     home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
     output = home.path / "output.txt"
-    environ = {**os.environ, "STOKER_HOME": str(home.path), "NO_COLOR": "1", **env}
+    told = {
+        "STOKER_HOME": str(home.path),
+        "NO_COLOR": "1",
+        "PYTHONFAULTHANDLER": "1",
+    }  # the last: a crash leaves a trace
+    environ = {**os.environ, **told, **env}
     with output.open("wb") as file:
         process = subprocess.Popen([*command, *arguments], stdout=file, stderr=subprocess.STDOUT, env=environ)
     program = Program(process, home, output)

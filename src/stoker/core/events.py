@@ -165,7 +165,7 @@ class PortTaken:
 class ProcessExited:
     """The engine's main process ended, seen at once through its pidfd. ``log_excerpt`` is what it said last.
 
-    ``left`` counts processes of it that go on; it is counted where the first ended well before the engine was ready.
+    ``left`` counts processes of it that go on; it is counted where the first ended as if all were well.
     """
 
     engine_id: str

@@ -67,7 +67,7 @@ def process_exited(fleet: Fleet, engine: Engine, event: e.ProcessExited, now: fl
         return stop_process(attrs.evolve(engine, state=state, reason="its process exited while draining"))
     during = "while starting" if engine.state is S.STARTING else "while ready"
     error = f"its process ended {during}: {event.status}"
-    if event.left:
+    if event.left and engine.state is S.STARTING:  # later it may be what a crash left
         error += f"; it left {event.left} in the background, where engines can't be watched: keep it in the foreground"
     if event.log_excerpt:
         error += f"; the end of its log:\n{event.log_excerpt}"

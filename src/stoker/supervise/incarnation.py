@@ -185,7 +185,7 @@ class Incarnation:
 
     async def _report_exit(self, process: EngineProcess, log_start: int) -> None:
         status = await process.wait()
-        left = await process.left() if self._starting and status.code == 0 else 0
+        left = await process.left() if status.code == 0 else 0
         log = self.around.log_of(self.engine_id)
         try:
             text = await trio.to_thread.run_sync(lambda: logs.tail(log, since=log_start))
