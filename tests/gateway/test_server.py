@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
+import os
 import socket
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import h2.config
 import h2.connection
 import h2.events
 import pytest
 import trio
+import trio.testing
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
 from stoker.settings import GatewaySettings
@@ -102,6 +105,33 @@ async def test_shutdown_lets_a_request_finish_and_closes_idle_connections(lane: 
             go_on.set()
             assert (await busy.answer()).status == 200
             assert await busy.stream.receive_some() == b""
+
+
+async def test_who_connected_before_a_shutdown_and_asks_only_then_is_answered(lane: Lane) -> None:
+    """It could not know, and was reset: a restart refused those who happened to connect at that moment."""
+    async with running(lane=lane) as world:
+        await world.engine("one")
+        async with world.client() as client:
+            await until(lambda: world.server.connections == 1)
+            world.scope.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            assert (await client.ask(CHAT, ASK)).status == 200
+            assert await client.stream.receive_some() == b""
+
+
+@express_only
+async def test_a_request_that_came_at_the_moment_of_a_shutdown_is_answered(lane: Lane) -> None:
+    async with running(lane=lane) as world, AsyncExitStack() as stack:
+        await world.engine("one")
+        clients = [await stack.enter_async_context(world.client()) for _ in range(20)]
+        for client in clients:
+            assert (await client.ask(CHAT, ASK)).status == 200
+        body = json.dumps(ASK).encode()
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+        for client in clients:
+            os.write(client.stream.socket.fileno(), head + body)  # the server has no turn in between
+        world.scope.cancel()
+        assert [(await client.answer()).status for client in clients] == [200] * 20
 
 
 async def test_a_request_may_take_longer_than_a_connection_may_be_idle(

@@ -27,6 +27,7 @@ KEEP_ALIVE_SECONDS = 75.0
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 30.0  # without a byte of it
 LINGER_SECONDS = 2.0
+LAST_CHANCE_SECONDS = 0.5  # in a shutdown, for the request of a client that has just connected
 MOST_LINGERED = 1024 * 1024  # bytes of what a client goes on sending that is answered already
 _HTTP_2 = b"PRI * HTTP/2.0\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -54,6 +55,7 @@ class Visit:
         "_buffer",
         "_channel",
         "_head",
+        "_is_new",
         "_is_slow",
         "_lane",
         "_length",
@@ -73,7 +75,7 @@ class Visit:
         self._length = 0
         self._scope = trio.CancelScope()
         self._sink = WireSink(channel, lane.date)
-        self.is_idle = True
+        self.is_idle = self._is_new = True
         self._is_slow = self._reads_body = False
         self.deadline = self._lane.clock() + HEAD_SECONDS
 
@@ -96,9 +98,17 @@ class Visit:
         return None
 
     def close_if_idle(self) -> None:
-        """End it now if no request is under way, else after the answer."""
+        """End it now if no request is under way, else after the answer.
+
+        A request may be on its way already: one that came and was not read yet is answered, and a client that has
+        connected and asked nothing so far has a moment to do so. It could not know, and would be reset.
+        """
         self._sink.last = True
-        if self.is_idle:
+        if not self.is_idle:
+            return
+        if self._is_new or self._channel.has_unread:
+            self._scope.deadline = self._lane.clock() + LAST_CHANCE_SECONDS
+        else:
             self.leave()
 
     def keep_time(self, now: float) -> None:
@@ -128,6 +138,7 @@ class Visit:
             self._buffer = _without_empty_lines(self._buffer + data)
             if self.is_idle and self._buffer:
                 self.is_idle = False
+                self._scope.deadline = math.inf
                 if HEAD_END not in data:
                     self.deadline = self._lane.clock() + HEAD_SECONDS
         if self._buffer.startswith(_HTTP_2):
@@ -153,6 +164,7 @@ class Visit:
             return await self._refuse(caller, head)
         if length > lane.settings.max_body_bytes:
             return await self._refuse(too_large(lane.settings.max_body_bytes), head)
+        self._is_new = False
         self._reads_body = True
         body = await self._read_body(length, expects=head.expects)
         self._reads_body = False

@@ -271,6 +271,16 @@ class Channel:
         return not (self._posted or self._rest or self.broken)
 
     @property
+    def has_unread(self) -> bool:
+        """Whether something came that its task has not seen yet. Looks for itself: the hub may not have noticed."""
+        if self._came:
+            return True
+        try:
+            return bool(self.socket.recv(1, socket.MSG_PEEK))
+        except OSError:  # nothing is there, or the connection broke
+            return False
+
+    @property
     def is_stale(self) -> bool:
         """Whether a connection that should be silent isn't: its peer closed it, or sends what nobody asked for."""
         if self.hung_up or self.broken:

@@ -95,7 +95,7 @@ class Connection:
                     ends.server,
                     self._send,
                 )
-                self._set_idle(idle=True)
+                self._set_idle(idle=False)  # a request came: see ``first``
                 if isinstance(http := self._protocol.protocol, H11Protocol):
                     http.connection = OneRequest(h11.SERVER, max_incomplete_event_size=LONGEST_HEAD)
                 await self._protocol.initiate()
