@@ -55,6 +55,7 @@ class Visit:
         "_buffer",
         "_channel",
         "_head",
+        "_is_cut_short",
         "_is_new",
         "_is_slow",
         "_lane",
@@ -74,9 +75,9 @@ class Visit:
         self._head: ExpressHead | None = None
         self._length = 0
         self._scope = trio.CancelScope()
-        self._sink = WireSink(channel, lane.date)
+        self._sink = WireSink(channel, lane.date, self.cut_short)
         self.is_idle = self._is_new = True
-        self._is_slow = self._reads_body = False
+        self._is_cut_short = self._is_slow = self._reads_body = False
         self.deadline = self._lane.clock() + HEAD_SECONDS
 
     async def run(self) -> bytes | None:
@@ -95,6 +96,9 @@ class Visit:
         if self._is_slow:
             with suppress(OSError), trio.move_on_after(LINGER_SECONDS):
                 await self._refuse(TOO_SLOW, self._head)
+        elif self._is_cut_short:
+            with suppress(OSError), trio.move_on_after(LINGER_SECONDS):
+                await self._hang_up()
         return None
 
     def close_if_idle(self) -> None:
@@ -117,6 +121,11 @@ class Visit:
             self._is_slow = self._reads_body
             self.leave()
 
+    def cut_short(self) -> None:
+        """End it with the last words of the request that is under way."""
+        self._is_cut_short = True
+        self.leave()
+
     def leave(self) -> None:
         """End it at once, whatever is under way."""
         self._scope.cancel()
@@ -138,7 +147,8 @@ class Visit:
             self._buffer = _without_empty_lines(self._buffer + data)
             if self.is_idle and self._buffer:
                 self.is_idle = False
-                self._scope.deadline = math.inf
+                if self._sink.last:
+                    self._scope.deadline = math.inf  # it took its last chance
                 if HEAD_END not in data:
                     self.deadline = self._lane.clock() + HEAD_SECONDS
         if self._buffer.startswith(_HTTP_2):

@@ -26,6 +26,7 @@ class Job:
         "error",
         "first_byte_at",
         "heading",
+        "is_cut_short",
         "leased_at",
         "model",
         "relay",
@@ -47,7 +48,7 @@ class Job:
         self.engine_id = ""
         self.status = CLIENT_GONE
         self.attempts = 0
-        self.delivered = False
+        self.delivered = self.is_cut_short = False
         self.leased_at: float | None = None
         self.first_byte_at: float | None = None
         self.sent_bytes = 0

@@ -33,6 +33,11 @@ class Sink(Protocol):
         """The client's connection, or None."""
         ...
 
+    @property
+    def interrupt(self) -> Callable[[], None]:
+        """Cancels whoever writes into it."""
+        ...
+
     def frame(self, data: bytes) -> bytes:
         """A part of the body as it stands on the wire."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from http import HTTPStatus
 from types import MappingProxyType
@@ -35,13 +36,14 @@ class WireSink:
     """Writes the answers of one connection, one after the other. See :class:`stoker.gateway.streaming.Sink`.
 
     While ``last`` is true, the client is told that the connection ends with the answer; it becomes true by itself when
-    an answer breaks off.
+    an answer breaks off. ``interrupt`` cancels whoever writes into it.
     """
 
-    __slots__ = ("_chunked", "_date", "_head", "channel", "last")
+    __slots__ = ("_chunked", "_date", "_head", "channel", "interrupt", "last")
 
-    def __init__(self, channel: Channel, date: DateHeader) -> None:
+    def __init__(self, channel: Channel, date: DateHeader, interrupt: Callable[[], None]) -> None:
         self.channel = channel
+        self.interrupt = interrupt
         self._date = date
         self.last = False
         self._chunked = False

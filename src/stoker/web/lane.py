@@ -5,6 +5,7 @@ What comes here did not suit the express lane: HTTP/2, HTTP/1.0, bodies in chunk
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import quote
 
 import attrs
@@ -89,6 +90,7 @@ class ProxyLane:
     ) -> None:
         """Forward, unless and until the client goes away."""
         async with trio.open_nursery() as nursery:
+            sink.interrupt = nursery.cancel_scope.cancel
             nursery.start_soon(_cancel_when_gone, receive, sink, nursery.cancel_scope)
             await self.forwarder.forward(heading, body, sink, caller)
             nursery.cancel_scope.cancel()
@@ -109,6 +111,10 @@ async def _cancel_when_gone(receive: ASGIReceiveCallable, sink: _AsgiSink, scope
         scope.cancel()
 
 
+def _nothing() -> None:
+    """There is nothing to interrupt yet."""
+
+
 @attrs.define
 class _AsgiSink:
     """Sends an answer as ASGI messages. A server closes the connection of an answer that has no last one."""
@@ -116,6 +122,7 @@ class _AsgiSink:
     _send: ASGISendCallable
     channel: Channel | None = None
     finished: bool = False
+    interrupt: Callable[[], None] = _nothing
 
     def frame(self, data: bytes) -> bytes:
         return data
