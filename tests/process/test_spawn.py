@@ -107,8 +107,8 @@ async def test_an_exit_is_seen_also_without_a_descriptor_left_for_it(
 
 
 def test_a_process_that_we_may_not_look_at_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(path: Path) -> bytes:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+    def refused(pid: int | str, name: str) -> bytes:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), f"/proc/{pid}/{name}")
 
-    monkeypatch.setattr(Path, "read_bytes", refused)  # as with hidepid=1
+    monkeypatch.setattr(proctable, "read_file", refused)  # as with hidepid=1
     assert proctable.process_table() == []

@@ -112,7 +112,7 @@ async def test_a_stranger_is_believed_only_with_the_right_model_list(start: Star
     engine = start("127.0.0.1", 0)
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         theirs = claim(stranger.getsockname()[1], engine.pid, mark)
-        taken = f"port {theirs.port} is not the engine's: process {os.getpid()} (python"
+        taken = f"port {theirs.port} is not the engine's: process {os.getpid()} ({_comm(os.getpid())})"
         doubt = await theirs.doubt(ModelList())
         assert doubt is not None
         assert doubt.startswith(taken)

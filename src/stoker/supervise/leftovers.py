@@ -82,14 +82,14 @@ def _engine_in(mark: str) -> str:
 
 def _command_of(pid: int) -> str:
     try:
-        words = (proctable.PROC / str(pid) / "cmdline").read_bytes()
+        words = proctable.read_file(pid, "cmdline")
     except OSError:
         return ""
     return words.replace(b"\0", b" ").decode(errors="replace").strip()[:SHOWN_CHARACTERS]
 
 
 def _boot_time() -> float:
-    for line in Path(proctable.PROC / "stat").read_text().splitlines():
+    for line in Path(f"{proctable.PROC}/stat").read_text().splitlines():
         if line.startswith("btime "):
             return float(line.split()[1])
     return 0.0

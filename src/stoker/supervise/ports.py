@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from stoker.supervise.proctable import PROC
+from stoker.supervise.proctable import PROC, read_file
 
 Address = IPv4Address | IPv6Address
 _LISTENING = "0A"
@@ -38,7 +38,7 @@ def sockets_of(pid: int) -> frozenset[int] | None:
     Raises OSError for a shortage of our own.
     """
     try:
-        with os.scandir(PROC / str(pid) / "fd") as entries:
+        with os.scandir(f"{PROC}/{pid}/fd") as entries:
             return frozenset(_inodes(entry.path for entry in entries))
     except PermissionError:
         return None
@@ -57,7 +57,7 @@ def _inodes(links: Iterable[str]) -> Iterator[int]:
 def _listening_at(port: int) -> Iterator[tuple[Address, int]]:
     for table in ("tcp", "tcp6"):
         try:
-            lines = (PROC / "self" / "net" / table).read_text().splitlines()
+            lines = read_file("self", f"net/{table}").decode().splitlines()
         except FileNotFoundError:  # a kernel without IPv6
             continue
         for line in lines:

@@ -4,6 +4,9 @@ Three signs make a process a member: the session of the engine's first process, 
 across ``setsid`` and double forks), and a parent or a session that a member has. The last is needed because a process
 that writes a title for itself (vLLM's core and workers do) writes over its environment. Everything here blocks: call it
 in a thread.
+
+Files of ``/proc`` are named by plain text: pathlib interns every part of a path, and so every pid there ever was. That
+made the table of interned strings be built anew (2 MB) again and again, each time in the memory of another thread.
 """
 
 from __future__ import annotations
@@ -13,12 +16,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import attrs
 
 MARK_VARIABLE = "STOKER_MARK"
-PROC = Path("/proc")
+PROC = "/proc"
 HAS_PROC = sys.platform == "linux"
 
 
@@ -38,10 +40,16 @@ class ProcessEntry:
         return self.state in "ZX"
 
 
+def read_file(pid: int | str, name: str) -> bytes:
+    """What the kernel tells of a process in the file ``name``. Raises OSError."""
+    with open(f"{PROC}/{pid}/{name}", "rb", buffering=0) as file:  # noqa: PTH123 - see above
+        return file.read()
+
+
 def read_entry(pid: int) -> ProcessEntry | None:
     """The entry of ``pid``, or None where there is no such process (any more) that we may see."""
     try:
-        stat = (PROC / str(pid) / "stat").read_bytes()
+        stat = read_file(pid, "stat")
     except (FileNotFoundError, ProcessLookupError, PermissionError):  # the last: another user's, under hidepid
         return None
     # The command's name stands in parentheses and may itself hold any character.
@@ -54,7 +62,7 @@ def read_entry(pid: int) -> ProcessEntry | None:
 def boot_id() -> str:
     """What tells this boot of the machine from others; empty where the system has none."""
     try:
-        return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+        return read_file("sys", "kernel/random/boot_id").decode().strip()
     except OSError:
         return ""
 
@@ -68,7 +76,7 @@ def process_table() -> list[ProcessEntry]:
 def read_mark(pid: int) -> str | None:
     """The marker in the environment that ``pid`` was started with; None where there is none or it can't be read."""
     try:
-        environ = (PROC / str(pid) / "environ").read_bytes()
+        environ = read_file(pid, "environ")
     except OSError:  # gone, or another user's: not ours either way
         return None
     prefix = f"{MARK_VARIABLE}=".encode()

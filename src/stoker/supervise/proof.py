@@ -109,7 +109,7 @@ def _stranger(wanted: frozenset[int], mark: str) -> Sight:
 
 def _name(pid: int) -> str:
     with contextlib.suppress(OSError):
-        return (proctable.PROC / str(pid) / "comm").read_text(errors="replace").strip()
+        return proctable.read_file(pid, "comm").decode(errors="replace").strip()
     return "gone by now"
 
 
