@@ -101,7 +101,7 @@ def run(
         stack.enter_context(contextlib.closing(listener))
         stack.enter_context(announced(home, url_of(listener, tls), config_path, certificate))
         program = Program(settings, home, registry, config_path, on_ready, companion, listener, strict, successor, tls)
-        code = _the_one_error(partial(trio.run, program.main))
+        code = _run(program)
         if program.handed is not None and successor is not None:
             log.info("restarting")
             logging.shutdown()
@@ -109,13 +109,18 @@ def run(
         return code
 
 
-def _the_one_error(call: Callable[[], int]) -> int:
-    """Nurseries wrap what ends them. A single error of a kind that the command line can tell is unwrapped."""
+def _run(program: Program) -> int:
+    """Nurseries wrap what ends them. A single error of a kind that the command line can tell is unwrapped.
+
+    At the start, that is: one that ends a gateway that serves is a defect, and a line does not tell where it is.
+    """
     try:
-        return call()
+        return trio.run(program.main)
     except BaseExceptionGroup as group:
         errors = list(_leaves(group))
         if len(errors) == 1 and isinstance(errors[0], StokerError | OSError | KeyboardInterrupt):
+            if program.serves and not isinstance(errors[0], KeyboardInterrupt):
+                log.critical("the gateway ends, by an error that is not expected while it serves", exc_info=group)
             raise errors[0] from None
         raise
 
@@ -210,7 +215,7 @@ async def kept_by(keeper: Keeper) -> AsyncIterator[None]:
 
 @attrs.define(eq=False)
 class Program:
-    """One run of Stoker."""
+    """One run of Stoker. ``serves`` is set once it does, and has no companion: what ends it then is a defect."""
 
     settings: Settings
     home: Home
@@ -223,6 +228,7 @@ class Program:
     successor: Successor | None = None
     tls: ssl.SSLContext | None = None
     exit_code: int = 0
+    serves: bool = False
     handed: socket.socket | None = None
     _leave: trio.Event = attrs.field(factory=trio.Event)
     _hurry: trio.Event = attrs.field(factory=trio.Event)
@@ -280,6 +286,7 @@ class Program:
                 gc.collect()
                 gc.freeze()  # what is there by now stays: no collection need look at it again
                 self._say_ready(doors)
+                self.serves = self.companion is None
                 await self._leave.wait()
                 engines.start_soon(self._hurry_when_told, supervisor, server)
                 await self._wind_up(supervisor, table)

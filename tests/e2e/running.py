@@ -21,6 +21,7 @@ from stoker.home import Home
 from stoker.supervise import proctable
 
 HANG_GUARD_SECONDS = 120
+LAST_LINES = 40
 T = TypeVar("T")
 
 
@@ -97,6 +98,16 @@ class Program:
         """Its exit code, once it ended."""
         return self.process.wait(HANG_GUARD_SECONDS)
 
+    @property
+    def last_words(self) -> str:
+        """How it ended, and what it said last; empty while it runs."""
+        code = self.process.poll()
+        if code is None:
+            return ""
+        how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        lines = self.output.read_text(errors="replace").splitlines()[-LAST_LINES:]
+        return "\n".join([f"Stoker (pid {self.process.pid}) ended: {how}. It said last:", *lines])
+
 
 @contextlib.contextmanager
 def running(pyz: Path | Sequence[str], home: Home, *arguments: str, **env: str) -> Iterator[Program]:
@@ -119,6 +130,10 @@ def running(pyz: Path | Sequence[str], home: Home, *arguments: str, **env: str) 
     try:
         until(lambda: _answers(program), f"the gateway answers; it said:\n{output.read_text()}")
         yield program
+    except BaseException as error:
+        if words := program.last_words:  # whatever the test noticed of it
+            error.add_note(words)
+        raise
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any
 
 import attrs
 import pytest
@@ -200,6 +203,26 @@ async def test_a_closed_connection_fails_and_says_so() -> None:
         result = await asking.probe()
     assert result.verdict is Verdict.FAILED
     assert "/health" in result.error
+
+
+async def test_a_connection_that_is_reset_as_soon_as_it_is_there_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by an engine that is killed in that moment. It once ended Stoker: such a socket names no peer."""
+    connect = trio.open_tcp_stream
+
+    async def connect_and_be_reset(*args: Any, **options: Any) -> trio.SocketStream:
+        stream = await connect(*args, **options)
+        await trio.lowlevel.wait_readable(stream.socket)
+        return stream
+
+    async def reset(stream: trio.SocketStream) -> None:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stream.socket.close()
+
+    monkeypatch.setattr(trio, "open_tcp_stream", connect_and_be_reset)
+    async with _prober_of(reset) as asking:
+        result = await asking.probe()
+    assert result.verdict is Verdict.FAILED
+    assert "not connected" in result.error
 
 
 async def test_a_time_out_counts_for_an_idle_engine_and_not_for_one_at_work() -> None:

@@ -27,9 +27,13 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        """Connect. Raises ConnectError where it leads to a barred address."""
+        """Connect. Raises ConnectError, also where it leads to a barred address."""
         stream = await self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
-        address = stream.get_extra_info("server_addr")[0]
+        try:
+            address = stream.get_extra_info("server_addr")[0]
+        except OSError as error:  # it was reset as soon as it was there: who is killed does that
+            await stream.aclose()
+            raise httpcore2.ConnectError(str(error)) from error
         if self._barred(address):
             await stream.aclose()
             raise httpcore2.ConnectError(f"{host} is {address}, where no engine can be")

@@ -21,8 +21,9 @@ from stoker.supervise.shortage import is_shortage
 
 log = logging.getLogger("stoker.supervise")
 
-# UnicodeError: a host name that IDNA can't write, or a key that a header can't carry.
-BROKEN = (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError)
+# UnicodeError: a host name that IDNA can't write, or a key that a header can't carry. OSError: what a socket says that
+# httpx2 did not expect it to say; no engine may end Stoker by that.
+BROKEN = (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError, OSError)
 MODEL_LIST = "/v1/models"
 PLAIN = "identity"
 MOST_METRICS_BYTES = 4 * 1024 * 1024
