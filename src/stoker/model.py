@@ -469,6 +469,10 @@ class RequestRecord:
     reached. ``asked`` is the name that the client sent. ``status`` is the answer's, or 499 for a client that left.
     ``waited_seconds`` passed before the request had an engine; ``first_byte_seconds`` before the answer began, None
     where it never did. Tokens are None where the engine did not report them.
+
+    ``trace_id``, ``span_id`` and the rest are its place in a trace (W3C Trace Context), the ids in hexadecimal: the
+    engine was given ``span_id`` as its parent; ``parent_span_id`` is what the client sent, empty where it sent none and
+    the trace began here.
     """
 
     request_id: str
@@ -488,3 +492,8 @@ class RequestRecord:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     error: str = ""
+    trace_id: str = ""
+    span_id: str = ""
+    parent_span_id: str = ""
+    sampled: bool = False
+    tracestate: str = ""

@@ -31,6 +31,8 @@ class GatewaySettings:
 
     A client that takes nothing of its answer for ``send_stall_seconds`` is cut off. ``connections_per_address`` is how
     many connections clients of one address may have, loopback excepted.
+
+    Of the traces that begin here, about ``trace_sample_ratio`` (0 to 1) are sampled.
     """
 
     listen: str = "127.0.0.1:8000"
@@ -48,6 +50,7 @@ class GatewaySettings:
     allow_commands_over_http: bool = False
     send_stall_seconds: float = 120.0
     connections_per_address: int = 1000
+    trace_sample_ratio: float = 1.0
 
 
 @attrs.frozen(kw_only=True)

@@ -21,6 +21,8 @@ from .scripted import HANG_GUARD_SECONDS, Engine, Exchange, until
 Headers = Sequence[tuple[bytes, bytes]]
 ENGINES = ("one", "two")
 WORDING = re.compile(rb"(?<=is no HTTP answer: )[^\"]*")
+TRACE_ID = b"0af7651916cd43dd8448eb211c80319c"
+TRACEPARENT = (b"TraceParent", b"00-%b-b7ad6b7169203331-00" % TRACE_ID)
 FRAMING = {b"connection", b"content-length", b"date", b"transfer-encoding"}
 
 
@@ -91,7 +93,16 @@ def sane_id(headers: Headers) -> bool:
 def telling(headers: Headers, *, keeps_id: bool) -> Headers:
     """Without what may differ, or must."""
     ignored = FRAMING if keeps_id else FRAMING | {b"x-request-id"}
-    return [(bytes(name), bytes(value)) for name, value in headers if name not in ignored]
+    return [
+        (bytes(name), traced(value) if name == b"traceparent" else bytes(value))
+        for name, value in headers
+        if name not in ignored
+    ]
+
+
+def traced(value: bytes) -> bytes:
+    """Whose trace it is; the ids that a gateway makes differ."""
+    return TRACE_ID if TRACE_ID in value else b"a new one"
 
 
 async def ask(world: World, request: Request) -> tuple[h11.Response, bytes, bool]:
@@ -167,7 +178,8 @@ async def worlds(behaviours: Sequence[Behaviour]) -> AsyncIterator[tuple[list[Wo
 
 NAMES = st.sampled_from(
     [
-        *(b"accept", b"Accept-Encoding", b"Authorization", b"Cookie", b"X-Api-Key", b"User-Agent", b"traceparent"),
+        *(b"accept", b"Accept-Encoding", b"Authorization", b"Cookie", b"X-Api-Key", b"User-Agent"),
+        *(b"traceparent", b"tracestate"),
         *(
             b"Keep-Alive",
             b"TE",
@@ -183,6 +195,7 @@ NAMES = st.sampled_from(
 )
 VALUES = st.from_regex(rb"([!-~\x80-\xff]([\t -~\x80-\xff]{0,10}[!-~\x80-\xff])?)?", fullmatch=True)
 HEADER_LISTS = st.lists(st.tuples(NAMES, VALUES), max_size=5)
+TRACES = st.sampled_from([[], [TRACEPARENT], [TRACEPARENT, (b"TraceState", b"a=b, c=d"), (b"tracestate", b"e=f")]])
 CONNECTIONS = st.sampled_from([[], [], [], [(b"Connection", b"keep-alive")], [(b"Connection", b"X-Hop")]])
 
 
@@ -226,7 +239,7 @@ def requests(draw: st.DrawFn) -> Request:
     query = draw(st.sampled_from(["", "", "", "?a=b&c", "?x=%20?y/z", '?"<>^`{|}']))
     is_form = draw(st.integers(0, 4)) == 0
     content_type = (b"Content-Type", b"multipart/form-data; boundary=b" if is_form else b"application/json")
-    headers = [*draw(HEADER_LISTS), *draw(CONNECTIONS)]
+    headers = [*draw(HEADER_LISTS), *draw(TRACES), *draw(CONNECTIONS)]
     headers.insert(draw(st.integers(0, len(headers))), content_type)
     method = draw(st.sampled_from([b"POST"] * 9 + [b"PUT"]))
     return Request(method, (path + query).encode(), headers, draw(forms() if is_form else json_bodies()))

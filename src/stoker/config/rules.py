@@ -213,6 +213,12 @@ GATEWAY: Mapping[str, Rule] = MappingProxyType(
             minimum=1,
             maximum=1_000_000,
         ),
+        "trace_sample_ratio": Rule(
+            meaning="Which share of the traces that begin here is sampled. What a client's `traceparent` says of its "
+            "own is kept.",
+            minimum=0,
+            maximum=1,
+        ),
     }
 )
 

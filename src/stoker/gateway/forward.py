@@ -28,6 +28,7 @@ from stoker.gateway.relay import Relay, deliver
 from stoker.gateway.routing import Lease, Prospect, RoutingTable, Ticket
 from stoker.gateway.saying import SayingReader
 from stoker.gateway.streaming import Sink
+from stoker.gateway.tracing import Tracer
 from stoker.gateway.upstream import UpstreamPool
 from stoker.gateway.usage import usage_in
 from stoker.model import RequestRecord, RouteRequest
@@ -92,6 +93,7 @@ class Forwarder:
     ) -> None:
         self.keys = keys or open_ring()
         self._ids = RequestIds()
+        self._tracer = Tracer(settings.trace_sample_ratio)
         self._table = table
         self._pool = pool
         self._report = report
@@ -119,7 +121,8 @@ class Forwarder:
         self._measures.finished("", "", path, answer.status, 0.0, 0.0)
         request_id = self._ids.of(heading.fields.get(b"x-request-id") if heading else None)
         if self._finished is not None:
-            self._finished(record_of_refusal(request_id, path, answer))
+            trace = self._tracer.of(heading.headers, heading.fields) if heading else self._tracer.of((), {})
+            self._finished(record_of_refusal(request_id, trace, path, answer))
         await deliver(answer, sink, request_id)
 
     async def forward(self, heading: Heading, body: bytes, sink: Sink, caller: Caller) -> None:
@@ -131,7 +134,8 @@ class Forwarder:
         began = self._table.clock()
         self.counters.requests += 1
         self._budget.deposit()
-        job = Job(heading, body, self._ids.of(heading.fields.get(b"x-request-id")))
+        fields = heading.fields
+        job = Job(heading, body, self._ids.of(fields.get(b"x-request-id")), self._tracer.of(heading.headers, fields))
         self._under_way[job] = sink
         try:
             await self._serve(caller, job, sink)
@@ -236,7 +240,7 @@ class Forwarder:
         relay = job.relay = Relay(lease, sink, job.request_id, self._measures, self._table.clock, self._is_gone)
         try:
             body = job.body if not backend.renames else await self._renamed(job, backend.renames)
-            lines = job.heading.lines(streamed=job.stream)
+            lines = job.heading.lines(streamed=job.stream) + job.trace.lines()
             connection = await self._pool.request(backend, job.heading.target, lines, job.request_id, body)
             try:
                 answer = await relay.run(connection)

@@ -29,9 +29,10 @@ _HOP_BY_HOP = frozenset(
 # Meant for the gateway, and no business of an engine's or a policy's.
 _CREDENTIALS = frozenset(name.encode() for name in CREDENTIALS)
 # Besides those, what the gateway writes itself.
-_NOT_TO_ENGINES = (
-    _HOP_BY_HOP | _CREDENTIALS | {b"content-length", b"expect", b"host", b"http2-settings", b"x-request-id"}
+_OURS = frozenset(
+    {b"content-length", b"expect", b"host", b"http2-settings", b"traceparent", b"tracestate", b"x-request-id"}
 )
+_NOT_TO_ENGINES = _HOP_BY_HOP | _CREDENTIALS | _OURS
 _NOT_TO_ENGINES_OF_A_STREAM = _NOT_TO_ENGINES | {b"accept-encoding"}
 _NOT_TO_CLIENTS = _HOP_BY_HOP | {b"alt-svc", b"content-length", b"date", b"x-request-id", b"x-stoker-engine"}
 _USUAL_OF_CONNECTION = frozenset({b"keep-alive", b"close"})

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from typing import TypedDict
 
 from stoker.gateway.answers import Answer
 from stoker.gateway.heading import Heading
 from stoker.gateway.relay import Relay
+from stoker.gateway.tracing import Trace
 from stoker.gateway.usage import Usage
 from stoker.model import RequestRecord
 
@@ -34,13 +36,15 @@ class Job:
         "sent_bytes",
         "status",
         "stream",
+        "trace",
         "usage",
     )
 
-    def __init__(self, heading: Heading, body: bytes, request_id: bytes) -> None:
+    def __init__(self, heading: Heading, body: bytes, request_id: bytes, trace: Trace) -> None:
         self.heading = heading
         self.body = body
         self.request_id = request_id
+        self.trace = trace
         self.asked = ""
         self.stream = False
         self.model = ""
@@ -76,10 +80,11 @@ class Job:
             prompt_tokens=None if usage is None else usage.prompt_tokens,
             completion_tokens=None if usage is None else usage.completion_tokens,
             error=self.error or ("the client left" if self.status == CLIENT_GONE else ""),
+            **_traced(self.trace),
         )
 
 
-def record_of_refusal(request_id: bytes, path: str, answer: Answer) -> RequestRecord:
+def record_of_refusal(request_id: bytes, trace: Trace, path: str, answer: Answer) -> RequestRecord:
     """The record of a request that was refused by its head, or because its body never came whole."""
     return RequestRecord(
         request_id=request_id.decode(),
@@ -97,7 +102,26 @@ def record_of_refusal(request_id: bytes, path: str, answer: Answer) -> RequestRe
         received_bytes=0,
         sent_bytes=len(answer.body),
         error=message_of(answer),
+        **_traced(trace),
     )
+
+
+class _Traced(TypedDict):
+    trace_id: str
+    span_id: str
+    parent_span_id: str
+    sampled: bool
+    tracestate: str
+
+
+def _traced(trace: Trace) -> _Traced:
+    return {
+        "trace_id": trace.trace_id.decode(),
+        "span_id": trace.span_id.decode(),
+        "parent_span_id": trace.parent_span_id.decode(),
+        "sampled": trace.sampled,
+        "tracestate": trace.state.decode(),
+    }
 
 
 def message_of(answer: Answer) -> str:
