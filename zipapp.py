@@ -80,10 +80,19 @@ class Project:
     folder: Path
 
     @cached_property
+    def _pyproject(self) -> dict[str, Any]:
+        return tomllib.loads((self.folder / "pyproject.toml").read_text())
+
+    @property
     def table(self) -> dict[str, Any]:
         """The ``[project]`` table."""
-        table: dict[str, Any] = tomllib.loads((self.folder / "pyproject.toml").read_text())["project"]
+        table: dict[str, Any] = self._pyproject["project"]
         return table
+
+    @property
+    def rides_along(self) -> bool:
+        """Whether the file has it. One with much to bring says no in ``[tool.stoker]``."""
+        return bool(self._pyproject.get("tool", {}).get("stoker", {}).get("rides-along", True))
 
     @property
     def dist_info(self) -> str:
@@ -170,8 +179,8 @@ def canonical(name: str) -> str:
 
 def projects() -> list[Project]:
     """Stoker, then the plugins that ride along."""
-    plugins = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
-    return [Project(ROOT), *map(Project, plugins)]
+    plugins = [Project(path.parent) for path in sorted(ROOT.glob("plugins/*/pyproject.toml"))]
+    return [Project(ROOT), *(plugin for plugin in plugins if plugin.rides_along)]
 
 
 def requirements(of: Sequence[Project]) -> list[str]:

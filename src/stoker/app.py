@@ -376,7 +376,7 @@ class Program:
 
     def _make_observers(self) -> Observers:
         hooks = self.registry.implementations
-        return Observers(hooks("stoker_engine_changed"), hooks("stoker_request_finished"))
+        return Observers(hooks("stoker_engine_changed"), hooks("stoker_request_finished"), hooks("stoker_ending"))
 
     def _make_web(
         self,

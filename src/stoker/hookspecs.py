@@ -80,3 +80,14 @@ def stoker_engine_changed(before: EngineInfo | None, after: EngineInfo | None) -
 def stoker_request_finished(record: RequestRecord) -> None:
     """A request is over. An observer, as :func:`stoker_engine_changed`, on the same thread of its plugin."""
     raise NotImplementedError
+
+
+@hookspec
+def stoker_ending() -> None:
+    """Stoker ends, or makes room for its successor in the same process: the last thing that a plugin is told.
+
+    An observer, as :func:`stoker_engine_changed`, on the same thread of its plugin, after everything else. Whatever a
+    plugin has not sent or written by then is to go now: all plugins together have two seconds, ``atexit`` is not run
+    before a restart, and neither is told where Stoker is killed.
+    """
+    raise NotImplementedError

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import attrs
 import trio
 
-from stoker.model import EngineInfo, RequestRecord
+from stoker.model import NOTHING, EngineInfo, RequestRecord
 
 log = logging.getLogger("stoker.plugins")
 
@@ -38,14 +38,16 @@ class Listener:
     """The observers of one plugin, their thread, and what it has still to tell them.
 
     The thread is a daemon, and none of Trio's: one that hangs in a stranger's code can neither keep Stoker from ending
-    nor take a place among the threads that Stoker needs. ``dropped`` and ``failures`` count.
+    nor take a place among the threads that Stoker needs. ``dropped`` and ``failures`` count. ``last`` are told, of
+    nothing, when all else was.
     """
 
-    def __init__(self, plugin: str, most_queued: int = MOST_QUEUED) -> None:
+    def __init__(self, plugin: str, most_queued: int = MOST_QUEUED, last: Sequence[Observer] = ()) -> None:
         self.plugin = plugin
         self.dropped = 0
         self.failures = 0
         self._queue: queue.Queue[tuple[Observer, Mapping[str, object]] | None] = queue.Queue(most_queued)
+        self._last = last
         self._closing = False
         self._complained: set[Observer] = set()
         self._thread = threading.Thread(target=self._run, name=f"observer {plugin}", daemon=True)
@@ -77,6 +79,8 @@ class Listener:
             item = self._queue.get()
             if item is not None:
                 self._call(*item)
+        for observer in self._last:
+            self._call(observer, NOTHING)
 
     def _call(self, observer: Observer, arguments: Mapping[str, object]) -> None:
         try:
@@ -91,15 +95,20 @@ class Listener:
 
 @attrs.define(eq=False)
 class Observers:
-    """All observers. ``engines`` hear of changes of engines, ``requests`` of requests that are over."""
+    """All observers.
+
+    ``engines`` hear of changes of engines, ``requests`` of requests that are over, ``endings`` of the end.
+    """
 
     engines: Sequence[Observer] = ()
     requests: Sequence[Observer] = ()
+    endings: Sequence[Observer] = ()
     _listeners: dict[str, Listener] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        for observer in (*self.engines, *self.requests):
-            self._listeners.setdefault(observer.plugin, Listener(observer.plugin))
+        for plugin in dict.fromkeys(each.plugin for each in (*self.engines, *self.requests, *self.endings)):
+            last = [each for each in self.endings if each.plugin == plugin]
+            self._listeners[plugin] = Listener(plugin, last=last)
 
     @property
     def listeners(self) -> Sequence[Listener]:

@@ -108,6 +108,13 @@ print({entry.name: entry.load().__name__ for entry in entry_points(group="stoker
     assert built.python(code) == "1.2.3 0.5 1.0\n{'own': 'stoker', 'toy': 'stoker_toy'}"
 
 
+def test_a_plugin_that_says_so_does_not_ride_along(checkout: Checkout) -> None:
+    project = checkout.root / "plugins" / "stoker-toy" / "pyproject.toml"
+    project.write_text(project.read_text() + "\n[tool.stoker]\nrides-along = false\n")
+    with checkout.build() as archive:
+        assert not [name for name in archive.namelist() if "toy" in name]
+
+
 # When it is built
 
 

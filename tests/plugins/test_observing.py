@@ -115,6 +115,27 @@ async def test_one_that_is_too_slow_misses_the_latest_and_holds_up_nobody() -> N
     assert quick.told[-1] == {"record": record("last")}
 
 
+async def test_the_end_is_told_last_and_also_where_nothing_more_fits_into_the_queue() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        go_on.wait(SECONDS)
+
+    slow, ending, other = Played("slow", act=wait), Played("slow"), Played("other")
+    observers = Observers(requests=[slow], endings=[ending, other])
+    async with observers.told(SECONDS):
+        observers.request_finished(record("first"))
+        await trio.to_thread.run_sync(begun.wait)
+        for number in range(MOST_QUEUED + 1):
+            observers.request_finished(record(str(number)))
+        assert ending.told == other.told == []
+        go_on.set()
+    assert len(slow.told) == 1 + MOST_QUEUED
+    assert ending.told == other.told == [{}]
+    assert ending.threads == slow.threads
+
+
 async def test_one_that_hangs_does_not_keep_stoker_from_ending(caplog: pytest.LogCaptureFixture) -> None:
     begun, for_ever = threading.Event(), threading.Event()
 

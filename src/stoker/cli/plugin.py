@@ -16,6 +16,7 @@ HOOKS = {
     "stoker_register_commands": "commands",
     "stoker_engine_changed": "observes engines",
     "stoker_request_finished": "observes requests",
+    "stoker_ending": "observes the end",
 }
 
 
