@@ -10,13 +10,15 @@ import pytest
 
 from stoker.cli.activity import Activity
 from stoker.cli.installing import Display
-from stoker.cli.output import ago, cell, duration, print_json, print_record, print_table, size
+from stoker.cli.output import ago, cell, duration, print_json, size
+from stoker.cli.pages import Record, print_page
+from stoker.cli.tables import Table
 from stoker.environments import Progress
 
 
 def test_a_table_in_a_pipe_has_whole_rows_in_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     long = "x" * 300
-    print_table(("A", "BEE"), [("1", long), ("two\nlines", None)], empty="nothing")
+    print_page([Table(columns=("A", "BEE"), rows=[("1", long), ("two\nlines", None)], empty="nothing")])
     assert capsys.readouterr().out == f"A          BEE\n1          {long}\ntwo lines  -\n"
 
 
@@ -28,7 +30,7 @@ def test_sentences_stand_below_their_row_where_a_terminal_has_no_room_beside_it(
     monkeypatch.setenv("COLUMNS", str(columns))
     sentence = " ".join(["words"] * 12)
     rows = [("a" * 20, "b" * 30, "READY", ""), ("c", "d", "ERROR", sentence)]
-    print_table(("ENGINE", "MODEL", "STATE", "DETAIL"), rows, empty="nothing", prose=True)
+    print_page([Table(columns=("ENGINE", "MODEL", "STATE", "DETAIL"), rows=rows, empty="nothing", prose=True)])
     shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     lines = [line.rstrip() for line in shown.splitlines()]
     assert max(map(len, lines)) <= columns
@@ -38,12 +40,12 @@ def test_sentences_stand_below_their_row_where_a_terminal_has_no_room_beside_it(
 
 
 def test_no_rows_are_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table(("A",), [], empty="there are no engines")
+    print_page([Table(columns=("A",), rows=[], empty="there are no engines")])
     assert capsys.readouterr().out == "there are no engines\n"
 
 
 def test_a_record_leaves_out_what_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    print_record({"a": 1, "long": "x\ny", "none": None, "empty": [], "off": False})
+    print_page([Record({"a": 1, "long": "x\ny", "none": None, "empty": [], "off": False})])
     assert capsys.readouterr().out == "a      1\nlong   x\n       y\noff    no\n"
 
 

@@ -94,7 +94,7 @@ def test_one_engine_is_shown_and_an_unknown_one_is_named(call: Call) -> None:
 def test_the_status_tells_of_gateway_and_engines(call: Call) -> None:
     status = call("status")
     assert status.code == 0
-    assert re.search(r"^address +http://127", status.out)
+    assert re.search(r"^gateway +http://127", status.out)
     assert "two" in status.out
     about = call("status", "--json").json
     assert (about["policy"], about["lanes"]) == ("least-load", ["express", "hypercorn"])

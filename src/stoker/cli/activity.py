@@ -10,11 +10,11 @@ import sys
 import time
 from types import TracebackType
 
-from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
 from stoker.cli.output import duration
+from stoker.cli.pages import can_redraw, console
 
 POLL_SECONDS = 0.1
 
@@ -24,13 +24,13 @@ class Activity:
 
     def __init__(self, about: str) -> None:
         self._about = about
-        self._console = Console(stderr=True, highlight=False)
+        self._console = console(stderr=True)
         self._status: Status | None = None
         self._since = time.monotonic()
         self._said = ""
 
     def __enter__(self) -> Activity:
-        if self._console.is_terminal:
+        if can_redraw(self._console):
             self._status = self._console.status(escape(self._about))
             self._status.start()
         return self

@@ -12,35 +12,48 @@ from cyclopts import Parameter
 
 from stoker.cli.client import connect
 from stoker.cli.finding import has_gateway
-from stoker.cli.options import AsJson
-from stoker.cli.output import print_json, print_table
+from stoker.cli.options import AsJson, Watch
+from stoker.cli.pages import present
+from stoker.cli.tables import Column, Fit, Table
 from stoker.errors import ConfigError, Mistake
 from stoker.home import Home
 from stoker.store.audit import MOST_ENTRIES, Entry, latest
 from stoker.store.looking import look
 
-COLUMNS = ("WHEN", "WHO", "FROM", "METHOD", "PATH", "STATUS", "REQUEST")
+COLUMNS = (
+    Column("WHEN", Fit.WHOLE),
+    "WHO",
+    Column("FROM", spare=2),
+    Column("METHOD", Fit.WHOLE),
+    "PATH",
+    Column("STATUS", Fit.WHOLE),
+    Column("REQUEST", Fit.WHOLE, spare=1),
+)
 
 
 def audit(
     *,
     tail: Annotated[int, Parameter(("--tail", "-n"), help="How many of the last entries to show (100).")] = 100,
     as_json: AsJson = False,
+    watch: Watch = False,
 ) -> None:
     """Show who changed what through management, the latest last. Works without a gateway."""
     if not 0 <= tail <= MOST_ENTRIES:
         raise ConfigError("--tail", [Mistake("", f"must be from 0 to {MOST_ENTRIES}")])
     home = Home.from_environment(os.environ)
-    if has_gateway(home, os.environ):
-        with connect() as client:
-            entries = client.listing(f"/audit?tail={tail}")
-    else:
+
+    def find() -> list[dict[str, Any]]:
+        if has_gateway(home, os.environ):
+            with connect() as client:
+                return client.listing(f"/audit?tail={tail}")
         found: tuple[Entry, ...] = look(home.state, "audit", latest(tail), ())
-        entries = [attrs.asdict(entry) for entry in found]
-    if as_json:
-        print_json(entries)
-        return
-    print_table(COLUMNS, [_row(entry) for entry in entries], empty="nothing was changed through management yet")
+        return [attrs.asdict(entry) for entry in found]
+
+    def page(entries: list[dict[str, Any]]) -> list[Table]:
+        rows = [_row(entry) for entry in entries]
+        return [Table(columns=COLUMNS, rows=rows, empty="nothing was changed through management yet")]
+
+    present(find, page, as_json=as_json, watch=watch)
 
 
 def _row(entry: Mapping[str, Any]) -> tuple[object, ...]:

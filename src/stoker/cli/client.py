@@ -33,14 +33,13 @@ class Client:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        headers = {"authorization": f"Bearer {address.token}"} if address.token else {}
         timeout = httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
         self._http = httpx2.Client(
             base_url=address.url,
-            headers=headers,
+            headers=headers(address),
             timeout=timeout,
             trust_env=not address.local,  # a proxy that the environment names is for the network, not for this machine
-            verify=_verification(address),
+            verify=verification(address),
         )
 
     def __enter__(self) -> Client:
@@ -56,9 +55,9 @@ class Client:
         with self._contained():
             return self._http.get("/health").is_success
 
-    def get(self, path: str) -> dict[str, Any]:
+    def get(self, path: str, *, patience_seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
         """The JSON object at ``path``, which begins below the management prefix."""
-        return self._call("GET", path)
+        return self._call("GET", path, patience_seconds=patience_seconds)
 
     def post(
         self, path: str, body: Mapping[str, Any] | None = None, *, patience_seconds: float = ANSWER_SECONDS
@@ -167,7 +166,12 @@ def _tls_failure(error: BaseException | None) -> str | None:
     return None
 
 
-def _verification(address: Address) -> bool | ssl.SSLContext:
+def headers(address: Address) -> dict[str, str]:
+    """What proves to the gateway at ``address`` that we may manage it."""
+    return {"authorization": f"Bearer {address.token}"} if address.token else {}
+
+
+def verification(address: Address) -> bool | ssl.SSLContext:
     """What the gateway has to prove. Reading all certificates there are takes longer than anything else here."""
     if not address.url.startswith("https:"):
         return False

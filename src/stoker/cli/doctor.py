@@ -17,8 +17,10 @@ from stoker.cli.client import connect
 from stoker.cli.finding import RunningGateway, read_gateway
 from stoker.cli.invocation import program
 from stoker.cli.options import AsJson
-from stoker.cli.output import ago, print_json, print_table
+from stoker.cli.output import ago, print_json
+from stoker.cli.pages import print_page
 from stoker.cli.pruning import prune_here
+from stoker.cli.tables import Table
 from stoker.errors import StokerError
 from stoker.home import Home
 
@@ -66,14 +68,14 @@ def _print(findings: list[Finding], strays: list[dict[str, Any]], running: Runni
         ("!" if each.remedy else "ok", each.what, "; ".join(filter(None, (each.said, each.remedy))))
         for each in findings
     ]
-    print_table(("", "WHAT", "FOUND"), rows, empty="", prose=True)
+    print_page([Table(columns=("", "WHAT", "FOUND"), rows=rows, empty="", prose=True)])
     if not strays:
         print("\nno process is without somebody who watches it")
         return
     whose = "belong to no engine" if running else "belong to engines without a gateway: the next one goes on with them"
     print(f"\nThese processes {whose}:\n")
     told = [(each["pid"], each["engine_id"], ago(each["began_at"]), each["command"]) for each in strays]
-    print_table(("PID", "ENGINE", "BEGAN", "COMMAND"), told, empty="", prose=True)
+    print_page([Table(columns=("PID", "ENGINE", "BEGAN", "COMMAND"), rows=told, empty="", prose=True)])
 
 
 def _agrees(count: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -11,39 +11,60 @@ from cyclopts import Parameter
 from stoker.cli.activity import Activity, warn
 from stoker.cli.client import Client, connect, engine_path
 from stoker.cli.invocation import as_typed, program
-from stoker.cli.options import AsJson, EngineId, Follow, Tail
-from stoker.cli.output import ago, load, print_json, print_record, print_table
+from stoker.cli.options import AsJson, EngineId, Follow, Tail, Watch
+from stoker.cli.output import ago, load
+from stoker.cli.pages import Record, present
+from stoker.cli.tables import Column, Fit, Table
 from stoker.errors import NotFoundError, StokerError
 
-COLUMNS = ("ENGINE", "MODEL", "RUNTIME", "KIND", "STATE", "SINCE", "ACTIVE", "GPUS", "DETAIL")
+COLUMNS = (
+    Column("ENGINE", Fit.WHOLE),
+    Column("MODEL", Fit.MIDDLE, spare=4),
+    Column("RUNTIME", Fit.WHOLE, spare=3),
+    Column("KIND", Fit.WHOLE, spare=1),
+    Column("STATE", Fit.WHOLE),
+    Column("SINCE", Fit.WHOLE, spare=5),
+    Column("ACTIVE", Fit.WHOLE, spare=6),
+    Column("GPUS", Fit.WHOLE, spare=2),
+    "DETAIL",
+)
 TIMES = ("created_at", "ready_at", "last_heartbeat", "restart_at")
 
 
-def listing(*, as_json: AsJson = False) -> None:
+def listing(*, as_json: AsJson = False, watch: Watch = False) -> None:
     """List all engines."""
-    with connect() as client:
-        engines = client.listing("/engines")
-    if as_json:
-        print_json(engines)
-    else:
-        print_engines(engines)
+
+    def look() -> list[dict[str, Any]]:
+        with connect() as client:
+            return client.listing("/engines")
+
+    present(look, lambda engines: [_table(engines)], as_json=as_json, watch=watch, events=True)
 
 
-def print_engines(engines: list[dict[str, Any]]) -> None:
-    """Engines as a table."""
-    print_table(COLUMNS, [_row(info) for info in engines], empty="there are no engines", prose=True)
+def _table(engines: Sequence[Mapping[str, Any]]) -> Table:
+    return Table(columns=COLUMNS, rows=[_row(info) for info in engines], empty="there are no engines", prose=True)
+
+
+def detail(info: Mapping[str, Any]) -> str:
+    """What else there is to say of an engine's state."""
+    words: str = info.get("reason") or ""
+    if words.upper() == info["state"]:
+        words = ""
+    if info["state"] == "ERROR":
+        error = in_short(info.get("last_error"))
+        words = f"{error} ({words})" if words else error
+    return as_typed(words)
+
+
+def in_short(error: str | None) -> str:
+    """What happened, and the last of its log."""
+    lines = (error or "").splitlines()
+    return " ".join(dict.fromkeys(lines[:1] + lines[-1:]))
 
 
 def _row(info: Mapping[str, Any]) -> tuple[object, ...]:
     limit = info.get("max_concurrency")
     active = info.get("active_requests", 0)
-    detail = info.get("reason") or ""
-    if detail.upper() == info["state"]:
-        detail = ""
-    if info["state"] == "ERROR":
-        lines = (info.get("last_error") or "").splitlines()
-        error = " ".join(dict.fromkeys(lines[:1] + lines[-1:]))  # what happened, and the last of its log
-        detail = f"{error} ({detail})" if detail else error
     return (
         info["engine_id"],
         info["model"],
@@ -53,18 +74,21 @@ def _row(info: Mapping[str, Any]) -> tuple[object, ...]:
         ago(info.get("ready_at") or info.get("created_at")).removesuffix(" ago"),
         f"{active}/{limit}" if limit else active,
         len(info.get("gpus") or ()),
-        as_typed(detail),
+        detail(info),
     )
 
 
-def show(engine_id: EngineId, /, *, as_json: AsJson = False) -> None:
+def show(engine_id: EngineId, /, *, as_json: AsJson = False, watch: Watch = False) -> None:
     """Show one engine in detail."""
-    with connect() as client:
-        info = client.get(engine_path(engine_id))
-    if as_json:
-        print_json(info)
-    else:
-        print_record({**info, **{name: ago(info.get(name)) for name in TIMES}, "load": load(info.get("load"))})
+
+    def look() -> dict[str, Any]:
+        with connect() as client:
+            return client.get(engine_path(engine_id))
+
+    def page(info: Mapping[str, Any]) -> list[Record]:
+        return [Record({**info, **{name: ago(info.get(name)) for name in TIMES}, "load": load(info.get("load"))})]
+
+    present(look, page, as_json=as_json, watch=watch, events=True)
 
 
 def stop(

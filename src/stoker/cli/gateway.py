@@ -14,7 +14,8 @@ from stoker.cli.configured import find_settings, require_door
 from stoker.cli.finding import RunningGateway, not_running, read_gateway
 from stoker.cli.invocation import program
 from stoker.cli.options import AsJson, CertFile, ConfigFile, Follow, KeyFile, ListenAt, PluginPath, Strict, Tail
-from stoker.cli.output import ago, print_json, print_record
+from stoker.cli.output import ago, print_json
+from stoker.cli.pages import Record, print_page
 from stoker.config import with_certificate
 from stoker.errors import StokerError
 from stoker.home import Home
@@ -130,15 +131,14 @@ def status(*, as_json: AsJson = False) -> int:
         return 0 if running else 3
     if running is None:
         raise not_running(f"no gateway runs on {home.path}")
-    print_record(
-        {
-            "address": running.url,
-            "pid": running.pid,
-            "started": ago(running.started_at),
-            "version": running.version,
-            "config": running.config or "none",
-        }
-    )
+    about = {
+        "address": running.url,
+        "pid": running.pid,
+        "started": ago(running.started_at),
+        "version": running.version,
+        "config": running.config or "none",
+    }
+    print_page([Record(about)])
     return 0
 
 

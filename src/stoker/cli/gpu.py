@@ -9,44 +9,71 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from stoker.cli.client import connect
-from stoker.cli.options import AsJson
-from stoker.cli.output import ago, print_json, print_table, size
+from stoker.cli.options import AsJson, Watch
+from stoker.cli.output import ago, size
+from stoker.cli.pages import Page, present
+from stoker.cli.tables import Column, Fit, Table
 from stoker.errors import NotRunningError
 from stoker.home import Home
 
-GPU_COLUMNS = ("GPU", "NAME", "MEMORY", "PROMISED", "USE", "TEMPERATURE", "POWER", "ENGINES", "PROCESSES", "UUID")
-LEDGER_COLUMNS = ("MODEL", "RUNTIME", "GPUS", "KIND OF GPU", "USED OF EACH", "BEFORE", "MEASURED", "ARGUMENTS")
+GPU_COLUMNS = (
+    Column("GPU", Fit.WHOLE),
+    Column("NAME", Fit.MIDDLE, spare=5),
+    Column("MEMORY", Fit.WHOLE),
+    Column("PROMISED", Fit.WHOLE, spare=4),
+    Column("USE", Fit.WHOLE),
+    Column("TEMPERATURE", Fit.WHOLE, spare=3),
+    Column("POWER", Fit.WHOLE, spare=2),
+    "ENGINES",
+    Column("PROCESSES", spare=6),
+    Column("UUID", Fit.WHOLE, spare=1),
+)
+LEDGER_COLUMNS = (
+    Column("MODEL", Fit.MIDDLE),
+    Column("RUNTIME", Fit.WHOLE, spare=3),
+    Column("GPUS", Fit.WHOLE),
+    "KIND OF GPU",
+    Column("USED OF EACH", Fit.WHOLE),
+    Column("BEFORE", Fit.WHOLE, spare=1),
+    Column("MEASURED", Fit.WHOLE, spare=2),
+    Column("ARGUMENTS", spare=4),
+)
 AsLedger = Annotated[bool, Parameter("--ledger", help="Show what engines were measured to use of GPUs instead.")]
 
 
-def gpu(*, ledger: AsLedger = False, as_json: AsJson = False) -> None:
+def gpu(*, ledger: AsLedger = False, as_json: AsJson = False, watch: Watch = False) -> None:
     """Show the GPUs of this machine and who uses them. Without a gateway, nobody knows of engines."""
     if ledger:
-        _show_ledger(as_json=as_json)
-        return
-    try:
-        with connect() as client:
-            report = client.get("/gpu")
-    except NotRunningError:
-        report = _read_here()
-    if as_json:
-        print_json(report)
-        return
-    print_table(GPU_COLUMNS, [_gpu_row(each) for each in report["gpus"]], empty=f"no GPUs: {report['reason']}")
-    if report["gpus"] and report["reason"]:
-        print(f"\n{report['reason']}")
+        present(_ledger, _ledger_page, as_json=as_json, watch=watch)
+    else:
+        present(_report, _report_page, as_json=as_json, watch=watch)
 
 
-def _show_ledger(*, as_json: bool) -> None:
+def _report() -> dict[str, Any]:
     try:
         with connect() as client:
-            entries = client.get("/gpu/ledger")["data"]
+            return client.get("/gpu")
     except NotRunningError:
-        entries = _read_ledger_here()
-    if as_json:
-        print_json(entries)
-        return
-    print_table(LEDGER_COLUMNS, [_ledger_row(each) for each in entries], empty="nothing was measured yet")
+        return _read_here()
+
+
+def _ledger() -> list[dict[str, Any]]:
+    try:
+        with connect() as client:
+            return client.listing("/gpu/ledger")
+    except NotRunningError:
+        return _read_ledger_here()
+
+
+def _report_page(report: Mapping[str, Any]) -> Page:
+    rows = [_gpu_row(each) for each in report["gpus"]]
+    table = Table(columns=GPU_COLUMNS, rows=rows, empty=f"no GPUs: {report['reason']}")
+    return [table, "", report["reason"]] if rows and report["reason"] else [table]
+
+
+def _ledger_page(entries: list[dict[str, Any]]) -> Page:
+    rows = [_ledger_row(each) for each in entries]
+    return [Table(columns=LEDGER_COLUMNS, rows=rows, empty="nothing was measured yet")]
 
 
 def _read_here() -> dict[str, Any]:

@@ -6,11 +6,11 @@ import signal
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from stoker.cli.invocation import as_typed
 from stoker.cli.output import cell
+from stoker.cli.pages import can_redraw, console
 from stoker.environments import Progress as Step
 
 # A closed terminal or a stopped session ends an installation as Ctrl-C does: with pip and its compilers.
@@ -22,7 +22,7 @@ class Display:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._console = Console(stderr=True, highlight=False)
+        self._console = console(stderr=True)
         self._bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -41,7 +41,7 @@ class Display:
     def __enter__(self) -> Display:
         for number in INTERRUPTING:
             self._handlers[number] = signal.signal(number, signal.default_int_handler)
-        if self._console.is_terminal:
+        if can_redraw(self._console):
             self._task = self._bars.add_task(f"{self._name}: installing", total=None)
             self._bars.start()
         return self

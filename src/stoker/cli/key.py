@@ -15,8 +15,11 @@ from cyclopts import Parameter
 from stoker.cli.activity import warn
 from stoker.cli.client import MANAGEMENT, connect
 from stoker.cli.finding import has_gateway
-from stoker.cli.options import AsJson
-from stoker.cli.output import ago, print_json, print_table
+from stoker.cli.invocation import program
+from stoker.cli.options import AsJson, Watch
+from stoker.cli.output import ago, print_json
+from stoker.cli.pages import present
+from stoker.cli.tables import Column, Fit, Table
 from stoker.core.keys import Scope, key_order
 from stoker.errors import ConfigError, Mistake
 from stoker.home import Home
@@ -26,7 +29,16 @@ from stoker.store.database import StoreError, T, Work, open_database
 from stoker.store.schema import MIGRATIONS
 
 KEYS = f"{MANAGEMENT}/keys"
-COLUMNS = ("ID", "NAME", "SCOPES", "MODELS", "PER MINUTE", "AT ONCE", "CREATED", "STATE")
+COLUMNS = (
+    Column("ID", Fit.WHOLE),
+    Column("NAME", Fit.MIDDLE),
+    "SCOPES",
+    "MODELS",
+    Column("PER MINUTE", Fit.WHOLE, spare=2),
+    Column("AT ONCE", Fit.WHOLE, spare=1),
+    Column("CREATED", Fit.WHOLE, spare=3),
+    "STATE",
+)
 _UNITS: Mapping[str, int] = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]{1,6})(s|min|h|d)", re.ASCII)
 
@@ -72,17 +84,22 @@ def create(
     warn(f"this is the key {made['key_id']}; keep it now, it can't be shown again")
 
 
-def listing(*, as_json: AsJson = False) -> None:
+def listing(*, as_json: AsJson = False, watch: Watch = False) -> None:
     """List the keys: what each may do, and whether it still does."""
+
+    def page(keys: list[dict[str, Any]]) -> list[Table]:
+        empty = f"there are no keys; make one with: {program()} key create --name NAME"
+        return [Table(columns=COLUMNS, rows=[_row(key) for key in keys], empty=empty)]
+
+    present(all_keys, page, as_json=as_json, watch=watch)
+
+
+def all_keys() -> list[dict[str, Any]]:
+    """The keys that there are, revoked ones too, without their secrets."""
     if has_gateway(_home(), os.environ):
         with connect() as client:
-            keys = client.listing("/keys")
-    else:
-        keys = [key.shown() for key in store.peek(_home().state)]
-    if as_json:
-        print_json(keys)
-        return
-    print_table(COLUMNS, [_row(key) for key in keys], empty="there are no keys; make one with: stoker key create")
+            return client.listing("/keys")
+    return [key.shown() for key in store.peek(_home().state)]
 
 
 def revoke(key_id: Annotated[str, Parameter(help="The id of the key, as `key list` shows it.")], /) -> None:

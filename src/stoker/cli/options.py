@@ -8,6 +8,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 AsJson = Annotated[bool, Parameter("--json", help="Print JSON, for programs.")]
+Watch = Annotated[
+    float | bool,  # in this order, or `--watch 1` would be understood as "yes"
+    Parameter(("--watch", "-w"), negative=(), help="Go on showing it, every 2 or that many seconds, until Ctrl-C."),
+]
 ConfigFile = Annotated[
     Path | None, Parameter(("--config", "-c"), help="The configuration; without it ./stoker.toml, if there is one.")
 ]

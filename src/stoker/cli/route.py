@@ -11,11 +11,20 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from stoker.cli.client import connect
-from stoker.cli.options import AsJson
-from stoker.cli.output import load, print_json, print_record, print_table
+from stoker.cli.options import AsJson, Watch
+from stoker.cli.output import load
+from stoker.cli.pages import Page, Record, present
+from stoker.cli.tables import Column, Fit, Table
 from stoker.errors import ConfigError, Mistake, StokerError
 
-COLUMNS = ("ENGINE", "STATE", "ACTIVE", "LOAD", "CANDIDATE", "WHY NOT")
+COLUMNS = (
+    Column("ENGINE", Fit.WHOLE),
+    Column("STATE", Fit.WHOLE),
+    Column("ACTIVE", Fit.WHOLE, spare=2),
+    Column("LOAD", spare=1),
+    Column("CANDIDATE", Fit.WHOLE),
+    "WHY NOT",
+)
 CHAT = "/v1/chat/completions"
 
 
@@ -30,22 +39,23 @@ def explain(
         str | None, Parameter(help="A file with its body, or - for standard input.", allow_leading_hyphen=True)
     ] = None,
     as_json: AsJson = False,
+    watch: Watch = False,
 ) -> None:
     """Say which engine a request would get, and why, without sending it."""
     if prompt is not None and body is not None:
         raise ConfigError("--body", [Mistake("", "says what the request holds, as --prompt does; give one of them")])
     text = _read(body) if body is not None else json.dumps(_asking(model, path, prompt), separators=(",", ":"))
     order = json.dumps({"model": model, "path": path, "headers": _headers(header)})
-    with connect() as client:
-        # As it was written: what policies remember of prompts are their very bytes.
-        told = client.post_text("/route/explain", f'{order[:-1]}, "body": {text}}}')
-    if as_json:
-        print_json(told)
-    else:
-        _print(told)
+
+    def look() -> dict[str, Any]:
+        with connect() as client:
+            # As it was written: what policies remember of prompts are their very bytes.
+            return client.post_text("/route/explain", f'{order[:-1]}, "body": {text}}}')
+
+    present(look, _page, as_json=as_json, watch=watch, events=True)
 
 
-def _print(told: Mapping[str, Any]) -> None:
+def _page(told: Mapping[str, Any]) -> Page:
     policy = f"{told['policy']} (of the plugin {told['plugin']}{'' if told['in_service'] else '; out of service'})"
     rows = [_row(each) for each in told["engines"]]
     record = {
@@ -55,9 +65,7 @@ def _print(told: Mapping[str, Any]) -> None:
         "why": told["why"],
         "but": "chance is in it: the next request may get another engine" if told["may_differ"] else None,
     }
-    print_record(record)
-    print()
-    print_table(COLUMNS, rows, empty="there are no engines", prose=True)
+    return [Record(record), "", Table(columns=COLUMNS, rows=rows, empty="there are no engines", prose=True)]
 
 
 def _row(each: Mapping[str, Any]) -> tuple[object, ...]:

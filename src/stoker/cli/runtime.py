@@ -10,30 +10,40 @@ from cyclopts import Parameter
 
 from stoker import environments
 from stoker.cli.installing import Display
-from stoker.cli.options import AsJson, PluginPath
-from stoker.cli.output import print_json, print_table, size
+from stoker.cli.options import AsJson, PluginPath, Watch
+from stoker.cli.output import size
+from stoker.cli.pages import present
 from stoker.cli.plugins import load_plugins
+from stoker.cli.tables import Column, Fit, Table
 from stoker.environments import EnvironmentState, Installed
 from stoker.errors import StokerError
 from stoker.home import Home
 from stoker.model import EnvironmentSpec
 from stoker.plugins import Registry
 
+COLUMNS = (
+    Column("RUNTIME", Fit.WHOLE),
+    Column("ENVIRONMENT", Fit.WHOLE),
+    Column("SIZE", Fit.WHOLE, spare=1),
+    "WHAT IT NEEDS",
+)
+
 Name = Annotated[str, Parameter(help="The runtime, as `runtime list` shows it.")]
 
 
-def listing(*, plugin_path: PluginPath = (), as_json: AsJson = False) -> None:
+def listing(*, plugin_path: PluginPath = (), as_json: AsJson = False, watch: Watch = False) -> None:
     """List the runtimes and their environments."""
     registry = load_plugins(plugin_path)
-    states = environments.listing(_home(), _specs(registry))
-    known = {state.name: state for state in states}
-    rows = [_described(name, known.get(name)) for name in registry.runtimes]
-    if as_json:
-        print_json(rows)
-        return
-    table = [(row["name"], row["environment"], _size(row["size_bytes"]), row["summary"]) for row in rows]
-    columns = ("RUNTIME", "ENVIRONMENT", "SIZE", "WHAT IT NEEDS")
-    print_table(columns, table, empty="there are no runtimes", prose=True)
+
+    def look() -> list[dict[str, Any]]:
+        known = {state.name: state for state in environments.listing(_home(), _specs(registry))}
+        return [_described(name, known.get(name)) for name in registry.runtimes]
+
+    def page(runtimes: list[dict[str, Any]]) -> list[Table]:
+        rows = [(each["name"], each["environment"], _size(each["size_bytes"]), each["summary"]) for each in runtimes]
+        return [Table(columns=COLUMNS, rows=rows, empty="there are no runtimes", prose=True)]
+
+    present(look, page, as_json=as_json, watch=watch)
 
 
 def install(name: Name, /, *, plugin_path: PluginPath = ()) -> None:

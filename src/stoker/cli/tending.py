@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from cyclopts import Parameter
 
 from stoker.cli.activity import Activity
 from stoker.cli.client import connect, engine_path
-from stoker.cli.options import AsJson, EngineId
-from stoker.cli.output import print_json, print_table
+from stoker.cli.options import AsJson, EngineId, Watch
+from stoker.cli.pages import present
+from stoker.cli.tables import Table
 
 ENGINE_SECONDS = 330.0  # the gateway gives the engine five minutes
 DRAIN_SECONDS = 24 * 3600.0  # how long it may drain is the engine's own matter
@@ -33,14 +34,18 @@ def wake(engine_id: EngineId, /) -> None:
     print(f"{engine_id} is awake")
 
 
-def adapters(engine_id: EngineId, /, *, as_json: AsJson = False) -> None:
+def adapters(engine_id: EngineId, /, *, as_json: AsJson = False, watch: Watch = False) -> None:
     """List the adapters that were loaded into an engine while it runs."""
-    with connect() as client:
-        loaded = client.listing(engine_path(engine_id, "adapters"))
-    if as_json:
-        print_json(loaded)
-    else:
-        print_table(("ADAPTER",), [(each["name"],) for each in loaded], empty=f"{engine_id} has loaded no adapter")
+
+    def look() -> list[dict[str, Any]]:
+        with connect() as client:
+            return client.listing(engine_path(engine_id, "adapters"))
+
+    def page(loaded: list[dict[str, Any]]) -> list[Table]:
+        rows = [(each["name"],) for each in loaded]
+        return [Table(columns=("ADAPTER",), rows=rows, empty=f"{engine_id} has loaded no adapter")]
+
+    present(look, page, as_json=as_json, watch=watch, events=True)
 
 
 def load(

@@ -1,0 +1,133 @@
+"""What a command shows, as a value, and the one way from there to a terminal, a pipe or a program that reads it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import attrs
+from rich.console import Console, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from stoker.cli.output import cell, print_json
+from stoker.cli.tables import GAP, STYLES, Table, fitted, plain
+
+WATCH_SECONDS = 2.0
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Record:
+    """One thing, a line for each of its fields that has a value; further lines of a value are indented."""
+
+    fields: Mapping[str, Any]
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """Those that have one."""
+        return {name: text for name, value in self.fields.items() if (text := cell(value)) != ""}
+
+
+Page = Sequence[Table | Record | str]
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A terminal, or a file, to print to. ``NO_COLOR`` asks for plain text, so it gets nothing but text."""
+    plain_text = bool(os.environ.get("NO_COLOR"))
+    return Console(
+        stderr=stderr,
+        highlight=False,
+        soft_wrap=False,
+        emoji=False,
+        markup=False,
+        color_system=None if plain_text else "auto",
+    )
+
+
+def can_redraw(screen: Console) -> bool:
+    """Whether what was drawn there can be drawn over."""
+    return screen.is_terminal and not screen.is_dumb_terminal
+
+
+def present(
+    look: Callable[[], T],
+    page: Callable[[T], Page],
+    *,
+    as_json: bool,
+    watch: bool | float = False,
+    events: bool = False,
+) -> None:
+    """Show what ``look`` finds: as JSON, which is what it returns, or as the ``page`` of it; once, or again and again.
+
+    ``events`` says that the gateway's stream of events tells of changes, so that nobody has to wait for them.
+    """
+    if watch is False:
+        found = look()
+        if as_json:
+            print_json(found)
+        else:
+            print_page(page(found))
+        return
+    from stoker.cli.watching import keep_showing
+
+    keep_showing(look, page, as_json=as_json, seconds=WATCH_SECONDS if watch is True else watch, events=events)
+
+
+def print_page(page: Page) -> None:
+    """Print it to standard output: fitted into a terminal, in full elsewhere."""
+    if not sys.stdout.isatty():
+        print("\n".join(plain_lines(page)))
+        return
+    screen = console()
+    for drawn in drawable(page, screen.width):
+        screen.print(drawn)
+
+
+def drawable(page: Page, room: int) -> list[RenderableType]:
+    """What a terminal of ``room`` cells is shown of a page."""
+    drawn: list[RenderableType] = []
+    for block in page:
+        match block:
+            case Table():
+                drawn += fitted(block, room)
+            case Record():
+                drawn.append(_record(block, room))
+            case str():
+                drawn.append(Text(block, style=STYLES.get(block, "")))
+    return drawn
+
+
+def _record(record: Record, room: int) -> RichTable:
+    texts = record.texts
+    wide = max(map(len, record.fields), default=0)
+    grid = RichTable.grid(padding=(0, GAP, 0, 0))
+    grid.add_column(width=wide)
+    grid.add_column(width=max(1, room - wide - GAP), overflow="fold")
+    for name, text in texts.items():
+        grid.add_row(Text(name, style="bold"), Text(text, style=STYLES.get(text, "")))
+    return grid
+
+
+def plain_lines(page: Page) -> list[str]:
+    """What a pipe is given of a page."""
+    lines: list[str] = []
+    for block in page:
+        match block:
+            case Table():
+                lines += plain(block)
+            case Record():
+                wide = max(map(len, block.fields), default=0)
+                gap = "\n" + " " * (wide + GAP)
+                lines += [f"{name.ljust(wide)}  " + text.replace("\n", gap) for name, text in block.texts.items()]
+            case str():
+                lines.append(block)
+    return lines
+
+
+def json_line(value: object) -> str:
+    """``value`` as JSON in one line."""
+    return json.dumps(value, ensure_ascii=False).encode(errors="replace").decode()
