@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import logging
 import os
-import resource
 import secrets
 import signal
 import socket
 import ssl
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -24,10 +21,12 @@ import trio
 
 from stoker import __version__, accelerators, config, environments
 from stoker.accelerators import Accelerators
-from stoker.config import Listen, parse_listen
+from stoker.announcing import announced
+from stoker.config import parse_listen
 from stoker.core.addresses import HostRules
 from stoker.doors import check_address, open_desk
-from stoker.errors import ConfigError, ConflictError, PluginError, StokerError
+from stoker.ending import Departure, stop_signals
+from stoker.errors import ConfigError, PluginError, StokerError
 from stoker.gateway.measures import Measures
 from stoker.gateway.plane import DataPlane
 from stoker.gateway.policies import Policies
@@ -37,31 +36,28 @@ from stoker.gpu.ledger import Ledger
 from stoker.gpu.nvml import read_gpus
 from stoker.handing_over import STOP_SIGNALS, Inheritance, Successor
 from stoker.home import Home
-from stoker.model import EngineRun, KeptEngine
+from stoker.listening import allow_many_descriptors, listen_on, url_of
 from stoker.observing import Observers
 from stoker.operations import Ending, Operations
 from stoker.plugins import Registry
+from stoker.recovering import keep_engines, open_state, recover
 from stoker.settings import Settings
-from stoker.store.database import Database, StoreError, open_database
+from stoker.store.database import Database
 from stoker.store.engines import EngineStore
-from stoker.store.schema import MIGRATIONS
 from stoker.supervise import lock, probe, proctable
-from stoker.supervise.adoption import survey
 from stoker.supervise.crew import Crew
 from stoker.supervise.keeping import Keeper
-from stoker.supervise.leftovers import end_leftovers
 from stoker.supervise.placing import Placer
 from stoker.supervise.supervisor import Supervisor
 from stoker.web.app import WebApp, create_app
 from stoker.web.keys import KeyDesk
 from stoker.web.lane import ProxyLane
-from stoker.web.server import Server, serve
+from stoker.web.server import serve
 from stoker.web.tls import server_context
 from stoker.web.token import AdminToken, load_or_make_token
 
 log = logging.getLogger("stoker.app")
 
-MOST_DESCRIPTORS = 65536
 FALLBACK = "least-load"  # the policy where others fail
 
 Companion = Callable[[str], Awaitable[int | None]]
@@ -133,86 +129,6 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
             yield error
 
 
-def stop_signals() -> tuple[signal.Signals, ...]:
-    """What stops us: also a terminal that is closed and Ctrl-\\, unless somebody (nohup) has them ignored."""
-    ways = (signal.SIGHUP, signal.SIGQUIT)
-    return (signal.SIGINT, signal.SIGTERM, *(way for way in ways if signal.getsignal(way) is signal.SIG_DFL))
-
-
-def allow_many_descriptors() -> None:
-    """Raise the soft limit of open files towards the hard one: two for each request that is under way."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def listen_on(address: Listen) -> socket.socket:
-    """A listening socket. Raises :class:`StokerError` when the address can't be had."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((address.host, address.port))
-        listener.listen(1024)
-    except OSError as error:
-        listener.close()
-        raise StokerError(
-            f"can't listen on {address}: {error.strerror}; stop what listens there, or choose another address "
-            "with --listen (port 0 takes any free one)"
-        ) from error
-    listener.setblocking(False)  # noqa: FBT003 - the standard library takes it so
-    return listener
-
-
-def url_of(listener: socket.socket, tls: ssl.SSLContext | None = None) -> str:
-    """The address that clients use for what listens there."""
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - whoever listens everywhere does so here
-    scheme = "http" if tls is None else "https"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-@contextlib.contextmanager
-def announced(home: Home, url: str, config_path: Path | None, certificate: Path | None = None) -> Iterator[None]:
-    """``gateway.json`` stands while the gateway runs, so that the command line finds it. Blocks."""
-    entry = proctable.read_entry(os.getpid()) if proctable.HAS_PROC else None
-    about = {
-        "pid": os.getpid(),
-        "process_start": entry.started if entry else None,
-        "url": url,
-        "started_at": time.time(),
-        "version": __version__,
-        "argv": sys.argv,
-        "config": str(config_path) if config_path else None,
-        "certfile": str(certificate) if certificate else None,
-    }
-    unfinished = home.gateway.with_suffix(".new")
-    try:
-        unfinished.write_text(json.dumps(about))
-        unfinished.replace(home.gateway)
-    except OSError as error:
-        what = "%s can't be written (%s): the command line finds this gateway only by STOKER_URL=%s"
-        log.error(what, home.gateway, error.strerror, url)  # noqa: TRY400 - it says all there is to say
-    try:
-        yield
-    finally:
-        home.gateway.unlink(missing_ok=True)
-
-
-async def _save_nothing(engines: Sequence[KeptEngine]) -> None:
-    """For a run without a state file."""
-
-
-@contextlib.asynccontextmanager
-async def kept_by(keeper: Keeper) -> AsyncIterator[None]:
-    """The list of engines is kept for as long as the block lasts, and in its end."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(keeper.run)
-        yield
-        nursery.cancel_scope.cancel()
-
-
 @attrs.define(eq=False)
 class Program:
     """One run of Stoker. ``serves`` is set once it does, and has no companion: what ends it then is a defect."""
@@ -230,10 +146,11 @@ class Program:
     exit_code: int = 0
     serves: bool = False
     handed: socket.socket | None = None
-    _leave: trio.Event = attrs.field(factory=trio.Event)
-    _hurry: trio.Event = attrs.field(factory=trio.Event)
-    _ending: Ending = Ending.STOP
-    _waiting: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    departure: Departure = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        can_restart = self.successor is not None and proctable.HAS_PROC
+        self.departure = Departure(self._check_successor if can_restart else None)
 
     async def main(self) -> int:
         """Everything, from the first task to the last."""
@@ -243,100 +160,52 @@ class Program:
 
     async def _run(self, signals: AsyncIterator[int]) -> int:
         token = await trio.to_thread.run_sync(load_or_make_token, self.home.admin_token)
-        async with self._open_state() as database:
+        async with open_state(self.home.state) as database:
             return await self._run_on(database, signals, token)
 
     async def _run_on(self, database: Database | None, signals: AsyncIterator[int], token: AdminToken) -> int:
         store = None if database is None else EngineStore(database)
-        kept, living = await self._recover(store)
-        keeper = Keeper(_save_nothing if store is None else store.save)
+        recovered = await recover(store, self.home.digest)
         ledger = Ledger(self.home.gpu_ledger)
         await trio.to_thread.run_sync(ledger.load)
-        gateway = self.settings.gateway
         clock = trio.lowlevel.current_clock().current_time
         table = RoutingTable(self._make_policies(), clock=clock)
-        desk = await open_desk(gateway, self.home, database, token, clock)
+        desk = await open_desk(self.settings.gateway, self.home, database, token, clock)
         native = await trio.to_thread.run_sync(accelerators.load, os.environ)
-        barred = HostRules.of(gateway.register_hosts).bars
+        barred = HostRules.of(self.settings.gateway.register_hosts).bars
         client = await trio.to_thread.run_sync(probe.make_client, barred)
         observers = self._make_observers()
-        async with client, observers.told(), kept_by(keeper), trio.open_nursery() as engines:
+        async with client, observers.told(), keep_engines(store) as keeper, trio.open_nursery() as engines:
             placer = self._make_placer(ledger)
             supervisor = self._make_supervisor(table, client, engines, placer, observers, keeper)
-            about = self._about(native)
-            operations = Operations(supervisor, self.registry, placer.report, about, self, self.config_path, ledger)
-            engines.start_soon(self._obey_signals, signals)
+            operations = self._make_operations(supervisor, placer, native, ledger)
+            engines.start_soon(self.departure.obey, signals)
             engines.start_soon(supervisor.run_timer)
             engines.start_soon(supervisor.rotate_logs)
-            plane = DataPlane.open(
-                table,
-                gateway,
-                report=supervisor.suspect,
-                probed=supervisor.wait_until_probed,
-                httptools=native.httptools,
-                msgspec=native.msgspec,
-                finished=observers.request_finished if observers.requests else None,
-                keys=desk.ring,
-            )
+            plane = self._open_plane(table, supervisor, native, observers, desk)
             async with plane as data_plane, trio.open_nursery() as doors:
                 web = self._make_web(table, data_plane.measures, operations, desk, observers)
-                lane = ProxyLane(data_plane.forwarder, gateway, web, web.guard)
+                lane = ProxyLane(data_plane.forwarder, self.settings.gateway, web, web.guard)
                 server = await doors.start(partial(serve, lane, [self.listener], data_plane, web.guard, tls=self.tls))
-                operations.start_configured(self.settings, kept, living)
+                operations.start_configured(self.settings, recovered.kept, recovered.living)
                 gc.collect()
                 gc.freeze()  # what is there by now stays: no collection need look at it again
                 self._say_ready(doors)
                 self.serves = self.companion is None
-                await self._leave.wait()
-                engines.start_soon(self._hurry_when_told, supervisor, server)
-                await self._wind_up(supervisor, table)
+                await self.departure.wanted.wait()
+                engines.start_soon(self.departure.hurry_when_told, supervisor, server.hurry)
+                await self.departure.wind_up(supervisor, table)
+                if self.departure.way is Ending.RESTART:  # who connects from now on waits in the backlog
+                    self.handed = self.listener.dup()  # the server closes its own
                 web.end_streams()
                 doors.cancel_scope.cancel()
             engines.cancel_scope.cancel()
         return self.exit_code
 
-    async def _wind_up(self, supervisor: Supervisor, table: RoutingTable) -> None:
-        """Let requests under way end, and, if they are not to run on, the engines."""
-        if self._ending is not Ending.STOP:
-            restarts = self._ending is Ending.RESTART
-            table.close_doors(f"Stoker is {'restarting' if restarts else 'shutting down'}")
-            await self._wait_for_requests(supervisor, table)
-        if self._ending is Ending.STOP:  # from the beginning, or since a signal came meanwhile
-            table.close_doors("Stoker is shutting down")
-            supervisor.leave()
-            await supervisor.wait_until_all_stopped()
-            return
-        supervisor.leave_running()
-        if self._ending is Ending.RESTART:
-            self.handed = self.listener.dup()  # the server closes its own; who connects now waits in the backlog
-
-    async def _wait_for_requests(self, supervisor: Supervisor, table: RoutingTable) -> None:
-        patience = max((spec.drain_timeout_seconds for spec in supervisor.specs().values()), default=0.0)
-        with trio.move_on_after(patience) as self._waiting:
-            if self._hurry.is_set():
-                self._waiting.cancel()
-            while table.in_flight():
-                await trio.sleep(0.02)
-
-    def leave(self, ending: Ending, *, now: bool) -> None:
-        """End, as the management side wants it. Raises :class:`ConflictError` while it is ending already."""
-        if self._leave.is_set():
-            raise ConflictError("Stoker is shutting down already")
-        self._ending = ending
-        if now:
-            self._hurry.set()
-        self._leave.set()
-
-    async def restart(self, *, now: bool) -> None:
-        """End, and become the successor, once it is known that that one would start.
-
-        Raises :class:`StokerError` where it would not, and :class:`ConflictError` where there can be none.
-        """
-        if self.successor is None or not proctable.HAS_PROC:
-            raise ConflictError("this Stoker can't restart in its place; stop it, and start it again")
-        await trio.to_thread.run_sync(check_address, self.settings.gateway, self.home)
-        await trio.to_thread.run_sync(self.successor.check, self.config_path)
-        self.leave(Ending.RESTART, now=now)
+    def _check_successor(self) -> None:
+        check_address(self.settings.gateway, self.home)
+        if self.successor is not None:
+            self.successor.check(self.config_path)
 
     def _make_policies(self) -> Policies:
         policies, mistakes = config.configured(self.settings.policies, self.registry.policies)
@@ -351,6 +220,25 @@ class Program:
         inventory = Inventory(partial(read_gpus, os.environ.get("CUDA_VISIBLE_DEVICES")))
         scheduler = self.registry.scheduler(self.settings.scheduler)
         return Placer(scheduler, inventory.read, self._find_python, ledger)
+
+    def _open_plane(
+        self,
+        table: RoutingTable,
+        supervisor: Supervisor,
+        native: Accelerators,
+        observers: Observers,
+        desk: KeyDesk,
+    ) -> contextlib.AbstractAsyncContextManager[DataPlane]:
+        return DataPlane.open(
+            table,
+            self.settings.gateway,
+            report=supervisor.suspect,
+            probed=supervisor.wait_until_probed,
+            httptools=native.httptools,
+            msgspec=native.msgspec,
+            finished=observers.request_finished if observers.requests else None,
+            keys=desk.ring,
+        )
 
     def _make_supervisor(
         self,
@@ -373,6 +261,12 @@ class Program:
         )
         observe = observers.engine_changed if observers.engines else None
         return Supervisor(crew, table, self.settings.log_max_bytes, keeper, observe)
+
+    def _make_operations(
+        self, supervisor: Supervisor, placer: Placer, native: Accelerators, ledger: Ledger
+    ) -> Operations:
+        about = self._about(native)
+        return Operations(supervisor, self.registry, placer.report, about, self.departure, self.config_path, ledger)
 
     def _make_observers(self) -> Observers:
         hooks = self.registry.implementations
@@ -416,61 +310,7 @@ class Program:
         code = await companion(url_of(self.listener, self.tls))
         if code is not None:
             self.exit_code = code
-            self._leave.set()
-
-    async def _obey_signals(self, signals: AsyncIterator[int]) -> None:
-        async for _ in signals:
-            if self._leave.is_set() and self._ending is not Ending.STOP:
-                log.info("stopping whole, with all engines")
-                self._ending = Ending.STOP
-                self._waiting.cancel()
-            elif self._leave.is_set():
-                self._hurry.set()
-            else:
-                log.info("stopping: answering what is being answered; once more (Ctrl-C) to hurry")
-                self._leave.set()
-
-    async def _hurry_when_told(self, supervisor: Supervisor, server: Server) -> None:
-        await self._hurry.wait()
-        log.warning("not waiting for what is being answered")
-        if self._ending is Ending.STOP:
-            supervisor.leave(hurry=True)
-        self._waiting.cancel()
-        server.hurry()
-
-    @contextlib.asynccontextmanager
-    async def _open_state(self) -> AsyncIterator[Database | None]:
-        """The state file; None, and an error in the log, where there can be none."""
-        try:
-            database = await trio.to_thread.run_sync(open_database, self.home.state, MIGRATIONS)
-        except StoreError as error:
-            log.error("%s; nothing is kept beyond this run", error)  # noqa: TRY400 - it says all there is to say
-            yield None
-            return
-        try:
-            yield database
-        finally:
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(database.close)
-
-    async def _recover(self, store: EngineStore | None) -> tuple[Sequence[KeptEngine], Sequence[EngineRun]]:
-        """What an earlier Stoker left: the list of its engines, and those that still run. The rest of it is ended."""
-        kept: Sequence[KeptEngine] = ()
-        if store is not None:
-            try:
-                kept = await store.load()
-            except StoreError as error:
-                log.error("the engines of an earlier run can't be found again: %s", error)  # noqa: TRY400
-        runs = [each.run for each in kept if each.run is not None]
-        found = await trio.to_thread.run_sync(survey, runs)
-        for doubt in found.doubtful:
-            log.warning("%s", doubt)
-        leftovers = await end_leftovers(self.home.digest, [run.mark for run in found.living])
-        if leftovers.found:
-            log.warning("ended what an earlier run left behind: pids %s", leftovers.found)
-        if leftovers.remaining:
-            log.error("these processes of an earlier run can't be ended: pids %s", leftovers.remaining)
-        return kept, found.living
+            self.departure.wanted.set()
 
     def _find_python(self, runtime_name: str) -> Path | None:
         configured = self.settings.runtimes.get(runtime_name)

@@ -19,6 +19,7 @@ WIRED = (
     | PARTS
     | BORDER
     | {"doors", "handing_over", "config", "observing", "operations", "web", "hookspecs", "plugins"}
+    | {"announcing", "ending", "listening", "recovering"}
 )
 
 # What each part of stoker may import, besides itself. "stoker" is the package's own __init__.
@@ -44,6 +45,10 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "returning": INSIDE | PARTS,
     "operations": INSIDE | PARTS | {"config", "returning"},
     "web": INSIDE | PARTS | BORDER,
+    "listening": frozenset({"errors", "config"}),
+    "announcing": GROUND | {"supervise"},
+    "recovering": INSIDE | PARTS,
+    "ending": INSIDE | PARTS | {"operations"},
     "doors": INSIDE | PARTS | {"config", "web"},
     "app": WIRED | {"builtin", "accelerators"},
     "cli": WIRED | {"app", "client", "accelerators"},

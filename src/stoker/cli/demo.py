@@ -50,14 +50,15 @@ def demo(
             f"a gateway runs already at {running.url}; stop it with: {program()} gateway stop\n"
             "or give the demo a STOKER_HOME of its own"
         )
-    from stoker import app
+    from stoker.app import run
     from stoker.cli.question import Question
+    from stoker.listening import listen_on
 
     # Who can't have the port should learn it before anything is installed.
-    app.listen_on(parse_listen(settings.gateway.listen)).close()
+    listen_on(parse_listen(settings.gateway.listen)).close()
     registry = load_plugins(plugin_path, strict=strict)
     make_sure(home, registry, RUNTIME)
     log_to_stderr(logging.ERROR)
     question = Question(home, [spec.all_names[-1] for spec in settings.engines], stay=not exit_after)
-    code = app.run(settings, home, registry, companion=question.ask, strict=strict)
+    code = run(settings, home, registry, companion=question.ask, strict=strict)
     return INTERRUPTED if exit_after and not question.answered and code == 0 else code
