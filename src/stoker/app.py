@@ -11,7 +11,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import trio
 
 from stoker import __version__, accelerators, config, environments
 from stoker.accelerators import Accelerators
+from stoker.access_log import open_access_log
 from stoker.announcing import announced
 from stoker.config import parse_listen
 from stoker.core.addresses import HostRules
@@ -37,7 +38,7 @@ from stoker.gpu.nvml import read_gpus
 from stoker.handing_over import STOP_SIGNALS, Inheritance, Successor
 from stoker.home import Home
 from stoker.listening import allow_many_descriptors, listen_on, url_of
-from stoker.observing import Observers
+from stoker.observing import Observer, Observers
 from stoker.operations import Ending, Operations
 from stoker.plugins import Registry
 from stoker.recovering import keep_engines, open_state, recover
@@ -96,7 +97,13 @@ def run(
         listener = inheritance.listener_at(address.host, address.port) or listen_on(address)
         stack.enter_context(contextlib.closing(listener))
         stack.enter_context(announced(home, url_of(listener, tls), config_path, certificate))
-        program = Program(settings, home, registry, config_path, on_ready, companion, listener, strict, successor, tls)
+        observers = []
+        if settings.gateway.access_log is not None:
+            log_format = settings.gateway.log_format
+            observers.append(stack.enter_context(open_access_log(settings.gateway.access_log, log_format)))
+        program = Program(
+            settings, home, registry, config_path, on_ready, companion, listener, strict, successor, tls, observers
+        )
         code = _run(program)
         if program.handed is not None and successor is not None:
             log.info("restarting")
@@ -143,6 +150,7 @@ class Program:
     strict: bool = False
     successor: Successor | None = None
     tls: ssl.SSLContext | None = None
+    request_observers: Sequence[Observer] = ()
     exit_code: int = 0
     serves: bool = False
     handed: socket.socket | None = None
@@ -270,7 +278,8 @@ class Program:
 
     def _make_observers(self) -> Observers:
         hooks = self.registry.implementations
-        return Observers(hooks("stoker_engine_changed"), hooks("stoker_request_finished"), hooks("stoker_ending"))
+        requests: list[Observer] = [*hooks("stoker_request_finished"), *self.request_observers]
+        return Observers(hooks("stoker_engine_changed"), requests, hooks("stoker_ending"))
 
     def _make_web(
         self,

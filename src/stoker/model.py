@@ -470,9 +470,9 @@ class RequestRecord:
     ``waited_seconds`` passed before the request had an engine; ``first_byte_seconds`` before the answer began, None
     where it never did. Tokens are None where the engine did not report them.
 
-    ``trace_id``, ``span_id`` and the rest are its place in a trace (W3C Trace Context), the ids in hexadecimal: the
-    engine was given ``span_id`` as its parent; ``parent_span_id`` is what the client sent, empty where it sent none and
-    the trace began here.
+    ``caller`` says who asked, as the audit trail does (``key`` and its id, never the key). ``trace_id``, ``span_id``
+    and the rest are its place in a trace (W3C Trace Context), the ids in hexadecimal: the engine was given ``span_id``
+    as its parent; ``parent_span_id`` is what the client sent, empty where it sent none and the trace began here.
     """
 
     request_id: str
@@ -497,3 +497,4 @@ class RequestRecord:
     parent_span_id: str = ""
     sampled: bool = False
     tracestate: str = ""
+    caller: str = ""

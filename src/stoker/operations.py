@@ -155,9 +155,12 @@ class Operations:
         return self.about
 
 
+_BY_FLAGS = frozenset({"listen", "log_format"})
+
+
 def _changed_settings(before: Settings, after: Settings) -> tuple[str, ...]:
-    """The paths of all settings that differ, but for those of engines, and the address, which ``--listen`` may set."""
-    paths = [f"gateway.{name}" for name in _differing(before.gateway, after.gateway) if name != "listen"]
+    """The paths of all settings that differ, but for those of engines, and those that flags may have set."""
+    paths = [f"gateway.{name}" for name in _differing(before.gateway, after.gateway) if name not in _BY_FLAGS]
     names = sorted({*before.runtimes, *after.runtimes})
     paths += [f"runtime.{name}" for name in names if before.runtimes.get(name) != after.runtimes.get(name)]
     names = sorted({*before.policies, *after.policies})

@@ -56,7 +56,7 @@ class Returning:
             what = "engine %r of an earlier run can't be taken back, and its process %s is left alone: %s"
             log.error(what, each.engine_id, run.pid, error)  # noqa: TRY400 - it says all there is to say
             return False
-        log.info("%s runs on (pid %s)", each.engine_id, run.pid)
+        log.info("%s runs on (pid %s)", each.engine_id, run.pid, extra={"engine": each.engine_id})
         return True
 
     def _bring_up_to_date(self, each: KeptEngine, spec: EngineSpec) -> None:

@@ -32,7 +32,8 @@ class GatewaySettings:
     A client that takes nothing of its answer for ``send_stall_seconds`` is cut off. ``connections_per_address`` is how
     many connections clients of one address may have, loopback excepted.
 
-    Of the traces that begin here, about ``trace_sample_ratio`` (0 to 1) are sampled.
+    Of the traces that begin here, about ``trace_sample_ratio`` (0 to 1) are sampled. Lines of the log are ``text`` or
+    ``json`` (``log_format``); ``access_log`` is a file for a line of each request, or ``-`` to have it in the log.
     """
 
     listen: str = "127.0.0.1:8000"
@@ -51,6 +52,8 @@ class GatewaySettings:
     send_stall_seconds: float = 120.0
     connections_per_address: int = 1000
     trace_sample_ratio: float = 1.0
+    log_format: str = "text"
+    access_log: str | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import re
@@ -282,8 +283,10 @@ async def test_a_question_nobody_can_answer_is_an_error(running: Shell, capsys: 
 
 
 def test_a_gateway_comes_goes_and_comes_back_the_same(shell: Shell, here: Call) -> None:
-    shell.write(fake_engine_toml("m"))
-    started = shell.run("gateway", "start", "--listen", "127.0.0.1:0")
+    """And logs as it was told to, all the while."""
+    gateway = '[gateway]\naccess_log = "-"\n'
+    shell.write(gateway + fake_engine_toml("m"))
+    started = shell.run("gateway", "start", "--listen", "127.0.0.1:0", "--log-format", "json")
     first = read_gateway(shell.home)
     assert first is not None, started.err
     assert first.url in started.out
@@ -300,15 +303,16 @@ def test_a_gateway_comes_goes_and_comes_back_the_same(shell: Shell, here: Call) 
     assert not first.alive
     assert Path(f"/proc/{second.pid}/cwd").readlink() == shell.folder
     assert second.config == str(shell.folder / "stoker.toml")
-    assert second.argv[1:] == ("up", "--config", second.config, "--listen", "127.0.0.1:0")
+    assert second.argv[1:] == ("up", "--config", second.config, "--listen", "127.0.0.1:0", "--log-format", "json")
+    assert httpx2.post(f"{second.url}/v1/chat/completions", json={"model": "nobody's"}).status_code == 404
     assert here("engine", "list", "--json").json[0]["model"] == "m"
-    shell.write(fake_engine_toml("m") + fake_engine_toml("n"))
+    shell.write(gateway + fake_engine_toml("m") + fake_engine_toml("n"))
     assert here("gateway", "reload").out == "started: n\nleft alone: m\n"
     shell.write("[[engine]]\n")
     refused = here("gateway", "reload")
     assert (refused.code, refused.out) == (1, "")
     assert "engine[0].model" in refused.err
-    shell.write(fake_engine_toml("m"))
+    shell.write(gateway + fake_engine_toml("m"))
     assert here("gateway", "reload", "--json").json["removed"] == ["n"]
     engine_pid = here("engine", "restart", "m", "--json").json[0]["pid"]
     stopped = shell.run("gateway", "stop")
@@ -318,6 +322,10 @@ def test_a_gateway_comes_goes_and_comes_back_the_same(shell: Shell, here: Call) 
     assert here("gateway", "stop").code == 3
     assert here("gateway", "restart").code == 3
     assert here("gateway", "status", "--json").json == {"running": False}
+    lines = [json.loads(line) for line in shell.home.gateway_log.read_text().splitlines()]
+    assert {line.get("state") for line in lines if line.get("engine") == "m"} >= {"STARTING", "READY", "STOPPED"}
+    [access] = [line for line in lines if line["logger"] == "stoker.access"]
+    assert (access["status"], access["path"], access["caller"]) == (404, "/v1/chat/completions", "anyone")
 
 
 def test_a_gateway_that_can_not_start_says_why(running: Shell, shell: Shell) -> None:

@@ -367,6 +367,14 @@ def test_the_files_of_a_certificate_start_at_the_folder_of_the_file(tmp_path: Pa
     assert "name that in certfile" in mistakes_of('[gateway]\nkeyfile = "key.pem"')["gateway.keyfile"]
 
 
+def test_the_access_log_is_a_file_that_starts_there_or_the_log_itself(tmp_path: Path) -> None:
+    places = {"access.log": str(tmp_path / "access.log"), "/var/log/a": "/var/log/a", "-": "-"}
+    for given, place in places.items():
+        assert parse(f'[gateway]\naccess_log = "{given}"', "x", folder=tmp_path).gateway.access_log == place
+    assert "gateway.access_log" in mistakes_of('[gateway]\naccess_log = ""')
+    assert "text, json" in mistakes_of('[gateway]\nlog_format = "xml"')["gateway.log_format"]
+
+
 @pytest.mark.parametrize("entry", ["10.0.0.0/33", "10.0.0.1:8000", "http://a", "a b", "", "256.1.1.1", "a/b"])
 def test_where_engines_may_be_is_said_by_names_addresses_and_networks(entry: str) -> None:
     assert "gateway.register_hosts" in mistakes_of(f'[gateway]\nregister_hosts = ["{entry}"]')

@@ -20,7 +20,7 @@ from stoker.supervise.logs import open_for_append, tail
 
 LAST_LINES = 20
 RESTART_CHECK_SECONDS = 90.0  # the new file is tried first
-KEPT = ("--listen", "--certfile", "--keyfile", "--plugin-path")
+KEPT = ("--listen", "--certfile", "--keyfile", "--plugin-path", "--log-format")
 
 
 def launch(home: Home, arguments: Sequence[str], folder: Path | None = None) -> RunningGateway:

@@ -13,7 +13,18 @@ from stoker.cli.background import arguments_of, folder_of, launch, leave, leave_
 from stoker.cli.configured import find_settings, require_door
 from stoker.cli.finding import RunningGateway, not_running, read_gateway
 from stoker.cli.invocation import program
-from stoker.cli.options import AsJson, CertFile, ConfigFile, Follow, KeyFile, ListenAt, PluginPath, Strict, Tail
+from stoker.cli.options import (
+    AsJson,
+    CertFile,
+    ConfigFile,
+    Follow,
+    KeyFile,
+    ListenAt,
+    LogFormat,
+    PluginPath,
+    Strict,
+    Tail,
+)
 from stoker.cli.output import ago, print_json
 from stoker.cli.pages import Record, print_page
 from stoker.config import with_certificate
@@ -31,6 +42,7 @@ def start(
     keyfile: KeyFile = None,
     plugin_path: PluginPath = (),
     strict: Strict = False,
+    log_format: LogFormat = None,
 ) -> None:
     """Start the gateway in the background and wait until it answers. One that runs already is left alone."""
     home = _home()
@@ -52,6 +64,8 @@ def start(
     arguments += [word for place in plugin_path for word in ("--plugin-path", str(place.absolute()))]
     if strict:
         arguments.append("--strict")
+    if log_format is not None:
+        arguments += ["--log-format", log_format]
     try:
         running = launch(home, arguments)
     except StokerError:

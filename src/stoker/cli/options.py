@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -28,6 +28,9 @@ PluginPath = Annotated[
     ),
 ]
 Strict = Annotated[bool, Parameter("--strict", help="Fail where a plugin is broken, instead of leaving it out.")]
+LogFormat = Annotated[
+    Literal["text", "json"] | None, Parameter("--log-format", help="How lines of the log look (text).")
+]
 EngineId = Annotated[str, Parameter(help="The id of the engine, as `engine list` shows it.")]
 Tail = Annotated[int, Parameter(("--tail", "-n"), help="How many of the last lines to show (200).")]
 Follow = Annotated[bool, Parameter(("--follow", "-f"), help="Go on with what is added, until Ctrl-C.")]

@@ -10,11 +10,14 @@ from collections import Counter
 from stoker import __version__
 from stoker.cli.configured import find_settings, require_door, require_fit
 from stoker.cli.invocation import command, program
-from stoker.cli.options import CertFile, ConfigFile, KeyFile, ListenAt, PluginPath, Strict
+from stoker.cli.options import CertFile, ConfigFile, KeyFile, ListenAt, LogFormat, PluginPath, Strict
 from stoker.cli.plugins import load_plugins
-from stoker.config import with_certificate
+from stoker.config import with_certificate, with_log_format
 from stoker.home import Home
+from stoker.log_formats import formatter
 from stoker.settings import Settings
+
+log = logging.getLogger("stoker.app")
 
 
 def up(
@@ -25,20 +28,24 @@ def up(
     keyfile: KeyFile = None,
     plugin_path: PluginPath = (),
     strict: Strict = False,
+    log_format: LogFormat = None,
 ) -> int:
     """Run the gateway and the engines of stoker.toml in the foreground, until Ctrl-C. A second one hurries."""
     path, settings = find_settings(config, listen)
-    settings = with_certificate(settings, certfile, keyfile)
+    settings = with_log_format(with_certificate(settings, certfile, keyfile), log_format)
     registry = load_plugins(plugin_path, strict=strict)
     require_fit(settings, registry, str(path or "the defaults"))
     require_door(settings, str(path) if listen is None else "--listen")
-    log_to_stderr(logging.INFO)
+    log_to_stderr(logging.INFO, settings.gateway.log_format)
     from stoker.app import run
     from stoker.handing_over import Successor
 
     def say_where(url: str) -> None:
-        print(f"Stoker {__version__} answers at {url}/v1", flush=True)
-        print(_engines_line(settings), flush=True)
+        for line in (f"Stoker {__version__} answers at {url}/v1", _engines_line(settings)):
+            if settings.gateway.log_format == "json":  # whoever collects both outputs expects nothing else
+                log.info("%s", line)
+            else:
+                print(line, flush=True)
 
     home = Home.from_environment(os.environ)
     successor = Successor(command(), sys.argv[1:])
@@ -54,7 +61,9 @@ def _engines_line(settings: Settings) -> str:
     return "starting " + ", ".join(f"{count} x {name}" if count > 1 else name for name, count in counts.items())
 
 
-def log_to_stderr(level: int) -> None:
+def log_to_stderr(level: int, log_format: str = "text") -> None:
     """Log what Stoker does to standard error, and of the libraries only what is wrong."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter(log_format))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("stoker").setLevel(level)

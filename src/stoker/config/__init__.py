@@ -3,7 +3,7 @@
 from stoker.config.against import Provided, check_against
 from stoker.config.listen import Listen, parse_listen, require_a_door
 from stoker.config.policies import configured
-from stoker.config.reading import load, parse, spec_from_json, with_certificate, with_listen
+from stoker.config.reading import load, parse, spec_from_json, with_certificate, with_listen, with_log_format
 from stoker.config.schema import schema
 from stoker.config.writing import to_toml
 
@@ -21,4 +21,5 @@ __all__ = [
     "to_toml",
     "with_certificate",
     "with_listen",
+    "with_log_format",
 ]

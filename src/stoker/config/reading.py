@@ -98,6 +98,13 @@ def with_certificate(settings: Settings, certfile: Path | None, keyfile: Path | 
     return attrs.evolve(settings, gateway=gateway)
 
 
+def with_log_format(settings: Settings, log_format: str | None) -> Settings:
+    """``settings`` with another format of the log, if there is one."""
+    if log_format is None:
+        return settings
+    return attrs.evolve(settings, gateway=attrs.evolve(settings.gateway, log_format=log_format))
+
+
 def with_listen(settings: Settings, listen: str, source: str = "--listen") -> Settings:
     """``settings`` with another address to listen on. Raises ConfigError."""
     try:
@@ -180,7 +187,10 @@ def _anchored_gateway(reader: Reader, gateway: GatewaySettings, folder: Path | N
         return None if path is None else Path(_anchor(reader, f"gateway.{name}", str(path), folder))
 
     certfile, keyfile = anchored("certfile", gateway.certfile), anchored("keyfile", gateway.keyfile)
-    return attrs.evolve(gateway, certfile=certfile, keyfile=keyfile)
+    access_log = gateway.access_log
+    if access_log not in (None, "-"):
+        access_log = str(anchored("access_log", Path(access_log)))
+    return attrs.evolve(gateway, certfile=certfile, keyfile=keyfile, access_log=access_log)
 
 
 def _anchored(reader: Reader, path: str, spec: EngineSpec, folder: Path | None) -> EngineSpec:

@@ -21,6 +21,7 @@ from stoker.settings import GatewaySettings, RuntimeSettings, Settings
 
 YEAR = 366 * 24 * 3600
 GIB = 1024**3
+LOG_FORMATS = ("text", "json")
 TIB = 1024**4
 
 
@@ -113,6 +114,11 @@ def _check_url(value: str) -> None:
 
 def _check_listen(value: str) -> None:
     parse_listen(value)
+
+
+def _check_log_format(value: str) -> None:
+    if value not in LOG_FORMATS:
+        raise ValueError(f"must be one of: {', '.join(LOG_FORMATS)}; not {value!r}")
 
 
 def _check_host_names(values: tuple[str, ...]) -> None:
@@ -218,6 +224,15 @@ GATEWAY: Mapping[str, Rule] = MappingProxyType(
             "own is kept.",
             minimum=0,
             maximum=1,
+        ),
+        "log_format": Rule(
+            meaning="How lines of the log look: `text`, or `json` for programs. `--log-format` is the same.",
+            check=_check_log_format,
+        ),
+        "access_log": Rule(
+            meaning="A file for a line about each request (model, engine, tokens, times; no prompts, no keys), or `-` "
+            "to have them in the log. Without it there are none.",
+            not_empty=True,
         ),
     }
 )

@@ -122,7 +122,8 @@ class Forwarder:
         request_id = self._ids.of(heading.fields.get(b"x-request-id") if heading else None)
         if self._finished is not None:
             trace = self._tracer.of(heading.headers, heading.fields) if heading else self._tracer.of((), {})
-            self._finished(record_of_refusal(request_id, trace, path, answer))
+            who = heading.caller.who if heading and heading.caller else ""
+            self._finished(record_of_refusal(request_id, trace, who, path, answer))
         await deliver(answer, sink, request_id)
 
     async def forward(self, heading: Heading, body: bytes, sink: Sink, caller: Caller) -> None:
@@ -155,7 +156,7 @@ class Forwarder:
             if job.engine_id:
                 self._measures.relayed(job.model, job.engine_id, len(body), job.sent_bytes)
             if self._finished is not None:
-                self._finished(job.record(began, now))
+                self._finished(job.record(caller.who, began, now))
 
     def cut_short(self) -> None:
         """End all requests that are under way: streams with an event that says why, those not yet answered with 503.
@@ -252,7 +253,8 @@ class Forwarder:
             message = f"the gateway has reached a limit of its machine: {ours}"
             return self._ours(error(503, message, code="exhausted", retry=True), job)
         except Unsendable as wrong:
-            logger.warning("engine %s can't be asked: %s", backend.engine_id, wrong)
+            about = {"engine": backend.engine_id, "request_id": job.request_id.decode()}
+            logger.warning("engine %s can't be asked: %s", backend.engine_id, wrong, extra=about)
             return self._ours(error(502, str(wrong), code="engine_misconfigured"), job)
         except UpstreamError as broken:
             self._suspect(lease, str(broken))
@@ -323,7 +325,7 @@ class Forwarder:
 
     def _suspect(self, lease: Lease, what: str, *, avoid: bool = True) -> None:
         backend = lease.backend
-        logger.info("engine %s failed a request: %s", backend.engine_id, what)
+        logger.info("engine %s failed a request: %s", backend.engine_id, what, extra={"engine": backend.engine_id})
         if avoid:
             lease.suspect()
         self._report(backend.engine_id, backend.incarnation, what)

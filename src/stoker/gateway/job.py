@@ -59,8 +59,8 @@ class Job:
         self.usage: Usage | None = None
         self.error = ""
 
-    def record(self, began: float, now: float) -> RequestRecord:
-        """What observers are told of it. It began at ``began`` and is over ``now``."""
+    def record(self, caller: str, began: float, now: float) -> RequestRecord:
+        """What observers are told of it. It is ``caller``'s, began at ``began`` and is over ``now``."""
         usage = self.usage
         return RequestRecord(
             request_id=self.request_id.decode(),
@@ -80,11 +80,12 @@ class Job:
             prompt_tokens=None if usage is None else usage.prompt_tokens,
             completion_tokens=None if usage is None else usage.completion_tokens,
             error=self.error or ("the client left" if self.status == CLIENT_GONE else ""),
+            caller=caller,
             **_traced(self.trace),
         )
 
 
-def record_of_refusal(request_id: bytes, trace: Trace, path: str, answer: Answer) -> RequestRecord:
+def record_of_refusal(request_id: bytes, trace: Trace, caller: str, path: str, answer: Answer) -> RequestRecord:
     """The record of a request that was refused by its head, or because its body never came whole."""
     return RequestRecord(
         request_id=request_id.decode(),
@@ -102,6 +103,7 @@ def record_of_refusal(request_id: bytes, trace: Trace, path: str, answer: Answer
         received_bytes=0,
         sent_bytes=len(answer.body),
         error=message_of(answer),
+        caller=caller,
         **_traced(trace),
     )
 

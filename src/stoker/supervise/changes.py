@@ -71,14 +71,15 @@ def log_change(before: Engine | None, after: Engine | None) -> None:
     """One line for each change of state."""
     if after is None:
         if before is not None:
-            log.info("%s forgotten", before.engine_id)
+            log.info("%s forgotten", before.engine_id, extra={"engine": before.engine_id})
         return
     if before is not None and before.state is after.state:
         return
     reason = "" if after.reason.upper() == after.state else after.reason
     words = [reason, f"pid {after.endpoint.pid}" if after.endpoint.pid else ""]
     detail = f" ({', '.join(filter(None, words))})" if any(words) else ""
+    about = {"engine": after.engine_id, "state": str(after.state)}
     if after.state is EngineState.ERROR:
-        log.error("%s %s%s: %s", after.engine_id, after.state, detail, after.last_error)
+        log.error("%s %s%s: %s", after.engine_id, after.state, detail, after.last_error, extra=about)
     else:
-        log.info("%s %s%s", after.engine_id, after.state, detail)
+        log.info("%s %s%s", after.engine_id, after.state, detail, extra=about)

@@ -42,7 +42,7 @@ class _Wish:
 
     def wait(self, wait: Wait) -> None:
         if self.said is None or self.said.refused != wait.refused:
-            log.info("%s %s", self.engine_id, wait.reason)
+            log.info("%s %s", self.engine_id, wait.reason, extra={"engine": self.engine_id})
         if self.said != wait:
             self.said = wait
             self.waits(wait.reason, wait.refused)

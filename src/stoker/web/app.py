@@ -238,7 +238,8 @@ async def answer_failure(failure: Exception) -> Response:
         current_app.measures.contained_failures += 1  # type: ignore[attr-defined]
         plugin = current_app.plugins.get(request.blueprint or "")  # type: ignore[attr-defined]
         whose = f" (plugin {plugin!r})" if plugin else ""
-        log.error("request %s failed: %s %s%s", g.request_id, method, path, whose, exc_info=failure)
+        about = {"request_id": g.request_id}
+        log.error("request %s failed: %s %s%s", g.request_id, method, path, whose, exc_info=failure, extra=about)
         message = f"Stoker failed to answer; its log says more under the request id {g.request_id}"
         answer = error(500, message, code="internal_error")
     return respond(answer)
