@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-GROUND = frozenset({"stoker", "errors", "model", "home", "settings"})
+GROUND = frozenset({"stoker", "errors", "model", "home", "settings", "suggesting"})
 INSIDE = GROUND | {"contracts", "core"}
 PARTS = frozenset({"gpu", "store", "supervise", "gateway", "environments"})
 BORDER = frozenset({"containing", "vetting"})
@@ -28,6 +28,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "errors": frozenset(),
     "model": frozenset({"errors"}),
     "home": frozenset({"errors", "model"}),
+    "suggesting": frozenset(),
     "settings": frozenset({"errors", "model"}),
     "accelerators": frozenset({"errors", "model", "home"}),
     "containing": frozenset({"errors"}),
@@ -36,7 +37,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "hookspecs": frozenset({"model", "contracts"}),
     "testing": frozenset({"errors", "model", "contracts", "hookspecs"}),
     "builtin": frozenset({"errors", "model", "contracts", "hookspecs"}),
-    "plugins": frozenset({"errors", "model", "contracts", "hookspecs", "builtin"}) | BORDER,
+    "plugins": frozenset({"errors", "model", "suggesting", "contracts", "hookspecs", "builtin"}) | BORDER,
     "config": GROUND | BORDER | {"contracts"},
     "core": INSIDE,
     **dict.fromkeys(PARTS, INSIDE | BORDER),

@@ -284,7 +284,7 @@ def test_a_plugin_can_not_hide_a_module_of_pythons(place: Path) -> None:
         ("hookimpl = 1\nraise SystemExit(3)", "SystemExit: 3"),
         ("hookimpl = 1\nthis is no Python", "SyntaxError"),
         ("from stoker.hookspecs import hookimpl", "it has no hooks"),
-        (POLICY.replace("_policies", "_polices"), "did you mean 'stoker_register_policies'?"),
+        (POLICY.replace("_policies", "_polices"), "did you mean stoker_register_policies?"),
         (POLICY.replace("@hookimpl", ""), "put @hookimpl"),
         (POLICY.replace("register_policies()", "register_policies(manager)"), "manager"),
         (POLICY.replace("[First()]", "3"), "returned a int"),

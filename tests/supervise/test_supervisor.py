@@ -167,7 +167,7 @@ async def test_a_runtime_that_breaks_on_a_spec_is_named_and_nothing_is_started(o
 async def test_what_can_not_be_is_refused_and_hurts_nobody(open_supervisor: OpenSupervisor) -> None:
     async with open_supervisor() as supervisor:
         supervisor.start(spec(), "one")
-        with pytest.raises(NotFoundError, match=r"no runtime 'vlm'.*there are: .*vllm"):
+        with pytest.raises(NotFoundError, match=r"no runtime 'vlm'.*did you mean vllm"):
             supervisor.start(EngineSpec(model="m", runtime="vlm"))
         with pytest.raises(ConfigError, match="there is no command"):
             supervisor.start(EngineSpec(model="m", runtime="command"))

@@ -76,11 +76,13 @@ async def test_one_model_is_found_by_its_whole_name(world: World, name: str, *, 
 
 async def test_a_model_that_is_not_there_is_named_with_those_that_are(world: World) -> None:
     await world.start("e", model="org/m")
-    answer = await world.anyone.get("/v1/models/org/n")
+    answer = await world.anyone.get("/v1/models/far")
     assert answer.status_code == 404
     error = error_of(answer)
     assert (error["code"], error["param"], error["type"]) == ("model_not_found", "model", "invalid_request_error")
-    assert error["message"] == "there is no model 'org/n'; there are: org/m"
+    assert error["message"] == "there is no model 'far'; there are: org/m"
+    answer = await world.anyone.get("/v1/models/org/n")
+    assert error_of(answer)["message"] == "there is no model 'org/n'; did you mean org/m?"
 
 
 BACKENDS = st.lists(

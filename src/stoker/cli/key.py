@@ -21,12 +21,13 @@ from stoker.cli.output import ago, print_json
 from stoker.cli.pages import present
 from stoker.cli.tables import Column, Fit, Table
 from stoker.core.keys import Scope, key_order
-from stoker.errors import ConfigError, Mistake
+from stoker.errors import ConfigError, Mistake, NotFoundError
 from stoker.home import Home
 from stoker.store import keys as store
 from stoker.store.audit import Entry, addition
 from stoker.store.database import StoreError, T, Work, open_database
 from stoker.store.schema import MIGRATIONS
+from stoker.suggesting import suggestion
 
 KEYS = f"{MANAGEMENT}/keys"
 COLUMNS = (
@@ -104,19 +105,28 @@ def all_keys() -> list[dict[str, Any]]:
 
 def revoke(key_id: Annotated[str, Parameter(help="The id of the key, as `key list` shows it.")], /) -> None:
     """Revoke a key, at once and for good."""
-    if has_gateway(_home(), os.environ):
-        with connect() as client:
-            client.delete(f"/keys/{quote(key_id, safe='')}")
-            keys = client.listing("/keys")
-    else:
-        _do_here(store.revocation(key_id, time.time()), "DELETE", f"{KEYS}/{key_id}", 200)
-        keys = [key.shown() for key in store.peek(_home().state)]
+    try:
+        if has_gateway(_home(), os.environ):
+            with connect() as client:
+                client.delete(f"/keys/{quote(key_id, safe='')}")
+        else:
+            _do_here(store.revocation(key_id, time.time()), "DELETE", f"{KEYS}/{key_id}", 200)
+    except NotFoundError:
+        raise NotFoundError(f"there is no key {key_id!r}; {_hint(key_id, all_keys())}") from None
+    keys = all_keys()
     print(f"the key {key_id} is revoked")
     if all(key["revoked_at"] is not None for key in keys):
         warn(
             "there is no key left: a gateway that only this machine can reach is open to it, "
             "unless its [gateway] has require_keys = true"
         )
+
+
+def _hint(key_id: str, keys: list[dict[str, Any]]) -> str:
+    """Which key was probably meant: who has forgotten its id may have typed its name."""
+    if of_that_name := [key["key_id"] for key in keys if key["name"] == key_id]:
+        return f"the id of {key_id!r} is {' or '.join(of_that_name)}"
+    return suggestion(key_id, [key["key_id"] for key in keys])
 
 
 def _seconds(text: str) -> int:

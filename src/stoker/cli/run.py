@@ -12,12 +12,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
+from cyclopts import App, CycloptsError, MissingArgumentError, UnknownCommandError, UnusedCliTokensError
 
 from stoker.cli.invocation import as_typed, program
-from stoker.cli.tree import make_app, wants_plugins
+from stoker.cli.tree import make_app, paths, wants_plugins
 from stoker.errors import ConfigError, NotRunningError, StokerError
 from stoker.home import Home
+from stoker.suggesting import meant, suggestion
 
 DONE, FAILED, USAGE, NOT_RUNNING, READER_GONE = 0, 1, 2, 3, 141
 
@@ -97,12 +98,25 @@ def _abandon_output() -> None:
 
 def _plain(error: CycloptsError) -> str:
     match error:
+        case UnknownCommandError(unused_tokens=[word, *_]):
+            return f"there is no command {shlex.join((*(error.command_chain or ()), word))!r}; {_hint(error.app, word)}"
         case UnusedCliTokensError(unused_tokens=[*words]):
             return f"unexpected on the command line: {shlex.join(words)}"
         case MissingArgumentError(argument=argument, keyword=None) if argument is not None and not argument.tokens:
             return f"{argument.name} is missing"
     error.verbose = False
     return str(error).strip()
+
+
+def _hint(group: App | None, word: str) -> str:
+    """Which command was probably meant: also one that stands in a group of which it was not said."""
+    names = [name for name in group or () if not name.startswith("-")]
+    if meant(word, names):
+        return suggestion(word, names)
+    elsewhere = list(paths())
+    if within := [each for each in elsewhere if each.endswith(f" {word}")]:
+        return suggestion(word, within)
+    return suggestion(word, names)
 
 
 def _help_of(app: App, arguments: Sequence[str]) -> str:

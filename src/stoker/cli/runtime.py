@@ -16,10 +16,11 @@ from stoker.cli.pages import present
 from stoker.cli.plugins import load_plugins
 from stoker.cli.tables import Column, Fit, Table
 from stoker.environments import EnvironmentState, Installed
-from stoker.errors import StokerError
+from stoker.errors import NotFoundError, StokerError
 from stoker.home import Home
 from stoker.model import EnvironmentSpec
 from stoker.plugins import Registry
+from stoker.suggesting import meant
 
 COLUMNS = (
     Column("RUNTIME", Fit.WHOLE),
@@ -54,7 +55,13 @@ def install(name: Name, /, *, plugin_path: PluginPath = ()) -> None:
 
 def remove(name: Name, /) -> None:
     """Remove a runtime's environment."""
-    environments.remove(_home(), name)
+    home = _home()
+    try:
+        environments.remove(home, name)
+    except NotFoundError as error:
+        begun = sorted(each.name for each in home.runtimes.iterdir() if each.is_dir()) if home.runtimes.is_dir() else []
+        near = meant(name, begun)
+        raise NotFoundError(f"{error}" + (f"; did you mean {near[0]}?" if near else "")) from None
     print(f"{name} is removed")
 
 

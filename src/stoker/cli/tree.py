@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from cyclopts import App, Parameter
@@ -108,6 +108,15 @@ SUBGROUPS: Mapping[str, Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]]]
 def is_ours(word: str) -> bool:
     """Whether a word on the command line is one of Stoker's own commands or groups."""
     return word in COMMANDS or word in GROUPS
+
+
+def paths() -> Iterator[str]:
+    """Every command of ours as it is typed: ``up``, ``engine list``, ``engine adapter list``."""
+    yield from COMMANDS
+    for group, (_, names) in GROUPS.items():
+        yield from (f"{group} {name}" for name in names)
+        for inner, (_, inner_names) in SUBGROUPS.get(group, {}).items():
+            yield from (f"{group} {inner} {name}" for name in inner_names)
 
 
 def wants_plugins(arguments: Sequence[str]) -> bool:

@@ -8,7 +8,6 @@ import math
 import re
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from stoker.config.rules import OLDER, RULES, Rule
 from stoker.errors import Mistake
+from stoker.suggesting import suggestion
 
 T = TypeVar("T")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
@@ -270,9 +270,7 @@ def suggested(name: str, known: Collection[str]) -> str:
     """The end of a sentence about a name that is not ``known``: the one that was probably meant, or all there are."""
     if OLDER.get(name) in known:
         return f"did you mean {OLDER[name]}?"
-    if close := get_close_matches(name, known, n=1, cutoff=0.6):
-        return f"did you mean {close[0]}?"
-    return f"there are: {', '.join(sorted(known)) or 'none'}"
+    return suggestion(name, sorted(known))
 
 
 def unknown_key(key: str, path: str, known: Collection[str]) -> Mistake:

@@ -13,6 +13,7 @@ import pluggy
 
 from stoker.errors import PluginError
 from stoker.hookspecs import PROJECT
+from stoker.suggesting import suggestion
 
 MARKER = f"{PROJECT}_impl"
 REGISTER = f"{PROJECT}_register_"
@@ -82,5 +83,4 @@ def _is_not_given(parameter: inspect.Parameter, given: Collection[str]) -> bool:
 
 
 def _meant(name: str, hooks: Collection[str]) -> str:
-    near = get_close_matches(name, hooks, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(hooks))}"
+    return suggestion(name, sorted(hooks))

@@ -10,6 +10,7 @@ import attrs
 
 from stoker.contracts import EngineRuntime, GpuScheduler, RoutingPolicy
 from stoker.errors import NotFoundError
+from stoker.suggesting import suggestion
 
 
 class _Named(Protocol):
@@ -96,5 +97,4 @@ def _pick(what: str, name: str, known: Mapping[str, T]) -> T:
     try:
         return known[name]
     except KeyError:
-        there_are = ", ".join(sorted(known)) or "none"
-        raise NotFoundError(f"there is no {what} {name!r}; there are: {there_are}") from None
+        raise NotFoundError(f"there is no {what} {name!r}; {suggestion(name, sorted(known))}") from None

@@ -19,6 +19,7 @@ from stoker.core.engine import Engine, Fleet, Phase
 from stoker.core.naming import expand, free_id, is_engine_id
 from stoker.errors import ConfigError, ConflictError, Mistake, NotFoundError
 from stoker.model import Backend, EngineInfo, EngineRun, EngineSpec, EngineState, Origin, Stray
+from stoker.suggesting import suggestion
 from stoker.supervise import crew, logs
 from stoker.supervise.changes import Bulletin, Change, is_visible, log_change
 from stoker.supervise.dispatcher import Dispatcher
@@ -329,8 +330,8 @@ class Supervisor:
     def _runtime(self, spec: EngineSpec) -> EngineRuntime:
         runtime = self.crew.runtimes.get(spec.runtime)
         if runtime is None:
-            there_are = ", ".join(sorted(self.crew.runtimes))
-            raise NotFoundError(f"there is no runtime {spec.runtime!r} (for {spec.model!r}); there are: {there_are}")
+            hint = suggestion(spec.runtime, sorted(self.crew.runtimes))
+            raise NotFoundError(f"there is no runtime {spec.runtime!r} (for {spec.model!r}); {hint}")
         return runtime
 
     @property
@@ -340,8 +341,7 @@ class Supervisor:
     def _engine(self, engine_id: str) -> Engine:
         engine = self._fleet.get(engine_id)
         if engine is None:
-            there_are = ", ".join(self._fleet.engines) or "none"
-            raise NotFoundError(f"there is no engine {engine_id!r}; there are: {there_are}")
+            raise NotFoundError(f"there is no engine {engine_id!r}; {suggestion(engine_id, self._fleet.engines)}")
         return engine
 
     def _check_staying(self) -> None:

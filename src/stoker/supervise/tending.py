@@ -13,6 +13,7 @@ from stoker.core import events as e
 from stoker.core.engine import Engine
 from stoker.errors import ConflictError, NotFoundError
 from stoker.model import AdapterPaths, EngineState, SleepPaths
+from stoker.suggesting import suggestion
 from stoker.supervise.crew import Crew
 from stoker.supervise.incarnation import Incarnation
 
@@ -84,8 +85,8 @@ class Tending:
         engine, paths = self._still_holding(incarnation)
         adapters = engine.endpoint.adapters
         if name not in adapters and name not in incarnation.doubtful:
-            there_are = ", ".join(adapters) or "none"
-            raise NotFoundError(f"engine {engine.engine_id!r} has loaded no adapter {name!r}; there are: {there_are}")
+            hint = suggestion(name, adapters)
+            raise NotFoundError(f"engine {engine.engine_id!r} has loaded no adapter {name!r}; {hint}")
         left = tuple(each for each in adapters if each != name)
         with self._changing(engine, left, name) as then:
             if name not in adapters:

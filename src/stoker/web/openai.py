@@ -8,9 +8,10 @@ import attrs
 from quart import Blueprint, Response, request
 from werkzeug.routing import BaseConverter
 
-from stoker.gateway.answers import error, listed, shown
+from stoker.gateway.answers import error, shown
 from stoker.gateway.routing import RoutingTable
 from stoker.model import Backend
+from stoker.suggesting import suggestion
 from stoker.web.control import Control
 from stoker.web.doors import models_of
 from stoker.web.problems import RequestError
@@ -58,7 +59,7 @@ class ModelEndpoints:
         """``GET /v1/models/{id}``: one of them."""
         known = self._models()
         if name not in known:
-            message = f"there is no model {shown(name)}; there are: {listed(list(known))}"
+            message = f"there is no model {shown(name)}; {suggestion(name, known)}"
             raise RequestError(error(404, message, code="model_not_found", param="model"))
         return self.wire.answer(known[name])
 

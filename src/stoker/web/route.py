@@ -6,12 +6,13 @@ import attrs
 from quart import Blueprint, Response, g, request
 
 from stoker.contracts import CREDENTIALS
-from stoker.gateway.answers import error, listed, shown
+from stoker.gateway.answers import error, shown
 from stoker.gateway.explaining import Explanation, explain
 from stoker.gateway.members import members
 from stoker.gateway.routing import RoutingTable
 from stoker.gateway.saying import read_plainly
 from stoker.model import RouteRequest
+from stoker.suggesting import suggestion
 from stoker.web.control import Control
 from stoker.web.orders import RouteOrder, route_order
 from stoker.web.problems import RequestError
@@ -38,7 +39,7 @@ class RouteEndpoints:
         described = self._described(order, _body_in(given.decode("utf-8-sig")))
         explanation = explain(self.table, described)
         if explanation is None:
-            message = f"the model {shown(order.model)} does not exist; there are: {listed(self.table.names())}"
+            message = f"the model {shown(order.model)} does not exist; {suggestion(order.model, self.table.names())}"
             raise RequestError(error(404, message, code="model_not_found", param="model"))
         return self.wire.answer(self._shown(explanation, described))
 
