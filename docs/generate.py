@@ -35,7 +35,7 @@ from stoker.model import (
     SleepPaths,
     TokenProbe,
 )
-from stoker.settings import GatewaySettings, RuntimeSettings, Settings
+from stoker.settings import GatewaySettings, RuntimeSettings, SessionSettings, Settings
 from stoker.testing.comparing import compare
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
@@ -136,6 +136,12 @@ Only this machine may connect as long as there are no API keys: an address that 
 tunnel, or a reverse proxy that checks who asks, and name it in `allowed_hosts`.
 
 {gateway}
+
+## `[sessions]`
+
+[Keep conversations](../how-to/keep-conversations.md) says what these are about.
+
+{sessions}
 
 ## `[[engine]]`
 
@@ -340,6 +346,7 @@ def pages() -> Mapping[Path, str]:
     configuration = CONFIGURATION.format(
         settings=reference(Settings),
         gateway=reference(GatewaySettings),
+        sessions=reference(SessionSettings),
         engine=reference(EngineSpec),
         runtime=reference(RuntimeSettings),
     )

@@ -28,6 +28,7 @@ from stoker.core.addresses import HostRules
 from stoker.doors import check_address, open_desk
 from stoker.ending import Departure, stop_signals
 from stoker.errors import ConfigError, PluginError, StokerError
+from stoker.gateway.keyring import KeyRing
 from stoker.gateway.measures import Measures
 from stoker.gateway.plane import DataPlane
 from stoker.gateway.policies import Policies
@@ -43,6 +44,7 @@ from stoker.operations import Ending, Operations
 from stoker.plugins import Registry
 from stoker.recovering import keep_engines, open_state, recover
 from stoker.settings import Settings
+from stoker.store.archive import SessionArchive
 from stoker.store.database import Database
 from stoker.store.engines import EngineStore
 from stoker.supervise import lock, probe, proctable
@@ -190,7 +192,10 @@ class Program:
             engines.start_soon(self.departure.obey, signals)
             engines.start_soon(supervisor.run_timer)
             engines.start_soon(supervisor.rotate_logs)
-            plane = self._open_plane(table, supervisor, native, observers, desk)
+            archive = SessionArchive(database) if self.settings.sessions.enabled else None
+            if archive is not None and self.settings.sessions.keep_days is not None:
+                engines.start_soon(archive.keep_clean, self.settings.sessions.keep_days)
+            plane = self._open_plane(table, supervisor, native, observers, desk.ring, archive)
             async with plane as data_plane, trio.open_nursery() as doors:
                 web = self._make_web(table, data_plane.measures, operations, desk, observers)
                 lane = ProxyLane(data_plane.forwarder, self.settings.gateway, web, web.guard)
@@ -235,7 +240,8 @@ class Program:
         supervisor: Supervisor,
         native: Accelerators,
         observers: Observers,
-        desk: KeyDesk,
+        ring: KeyRing,
+        archive: SessionArchive | None,
     ) -> contextlib.AbstractAsyncContextManager[DataPlane]:
         return DataPlane.open(
             table,
@@ -245,7 +251,9 @@ class Program:
             httptools=native.httptools,
             msgspec=native.msgspec,
             finished=observers.request_finished if observers.requests else None,
-            keys=desk.ring,
+            keys=ring,
+            archive=archive,
+            sessions=self.settings.sessions,
         )
 
     def _make_supervisor(
@@ -296,6 +304,7 @@ class Program:
             table=table,
             measures=measures,
             settings=self.settings.gateway,
+            sessions=self.settings.sessions,
             read_spec=partial(config.spec_from_json, policies=self.registry.policies),
             started_at=time.time(),
             listeners=observers.listeners,

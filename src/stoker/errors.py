@@ -10,6 +10,7 @@
     │   └── PermanentLaunchError    … and trying again can't help until somebody changes something
     ├── ConflictError           the request contradicts what is already there (an id that is taken)
     ├── NotFoundError           no such engine, model, runtime, …
+    │   └── NoSessionError      … no such stored conversation, or it is somebody else's
     ├── NotRunningError         the CLI found no gateway to talk to
     └── UpstreamError           an engine did not answer as HTTP wants it
     IllegalTransition           a programming error: an event that the state table does not allow
@@ -70,6 +71,10 @@ class ConflictError(StokerError):
 
 class NotFoundError(StokerError):
     """There is no thing of that name. The message lists what there is."""
+
+
+class NoSessionError(NotFoundError):
+    """There is no stored conversation of that id, or none that whoever asks may see."""
 
 
 class NotRunningError(StokerError):

@@ -468,7 +468,8 @@ class RequestRecord:
     ``model`` is the engine's model and ``engine_id`` the engine that answered last; both are empty where none was
     reached. ``asked`` is the name that the client sent. ``status`` is the answer's, or 499 for a client that left.
     ``waited_seconds`` passed before the request had an engine; ``first_byte_seconds`` before the answer began, None
-    where it never did. Tokens are None where the engine did not report them.
+    where it never did. Tokens are None where the engine did not report them. ``session_id`` is the stored conversation
+    that it went on with.
 
     ``caller`` says who asked, as the audit trail does (``key`` and its id, never the key). ``trace_id``, ``span_id``
     and the rest are its place in a trace (W3C Trace Context), the ids in hexadecimal: the engine was given ``span_id``
@@ -498,3 +499,4 @@ class RequestRecord:
     sampled: bool = False
     tracestate: str = ""
     caller: str = ""
+    session_id: str = ""

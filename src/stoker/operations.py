@@ -161,11 +161,12 @@ _BY_FLAGS = frozenset({"listen", "log_format"})
 def _changed_settings(before: Settings, after: Settings) -> tuple[str, ...]:
     """The paths of all settings that differ, but for those of engines, and those that flags may have set."""
     paths = [f"gateway.{name}" for name in _differing(before.gateway, after.gateway) if name not in _BY_FLAGS]
+    paths += [f"sessions.{name}" for name in _differing(before.sessions, after.sessions)]
     names = sorted({*before.runtimes, *after.runtimes})
     paths += [f"runtime.{name}" for name in names if before.runtimes.get(name) != after.runtimes.get(name)]
     names = sorted({*before.policies, *after.policies})
     paths += [f"policy.{name}" for name in names if before.policies.get(name) != after.policies.get(name)]
-    tables = ("gateway", "engines", "runtimes", "policies")
+    tables = ("gateway", "sessions", "engines", "runtimes", "policies")
     return (*paths, *(name for name in _differing(before, after) if name not in tables))
 
 

@@ -57,6 +57,21 @@ class GatewaySettings:
 
 
 @attrs.frozen(kw_only=True)
+class SessionSettings:
+    """The ``[sessions]`` table.
+
+    Unless ``enabled``, a ``session_id`` means nothing. With a request go the last ``max_turns`` of its session, and no
+    more than about ``max_tokens`` of them (None: however many those are). Sessions in which nothing happened for
+    ``keep_days`` are forgotten (None: never).
+    """
+
+    enabled: bool = True
+    max_turns: int = 100
+    max_tokens: int | None = None
+    keep_days: float | None = None
+
+
+@attrs.frozen(kw_only=True)
 class RuntimeSettings:
     """One ``[runtime.NAME]`` table: ``python`` names the interpreter of an environment that exists already."""
 
@@ -68,6 +83,7 @@ class Settings:
     """A whole configuration. ``policies`` are the ``[policy.NAME]`` tables: options, as the policies want them."""
 
     gateway: GatewaySettings = attrs.field(factory=GatewaySettings)
+    sessions: SessionSettings = attrs.field(factory=SessionSettings)
     engines: tuple[EngineSpec, ...] = ()
     runtimes: Mapping[str, RuntimeSettings] = NOTHING
     policies: Mapping[str, Mapping[str, Any]] = NOTHING

@@ -18,6 +18,7 @@ from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
 from stoker.builtin.policies import LeastLoad
 from stoker.contracts import RoutingPolicy
+from stoker.gateway.conversing import Archive
 from stoker.gateway.forward import Finished
 from stoker.gateway.heading import ExpressHead, Guard, HeadReader
 from stoker.gateway.keyring import KeyRing
@@ -25,7 +26,7 @@ from stoker.gateway.plane import DataPlane
 from stoker.gateway.policies import Policies
 from stoker.gateway.routing import RoutingTable
 from stoker.model import Backend
-from stoker.settings import GatewaySettings
+from stoker.settings import GatewaySettings, SessionSettings
 from stoker.web.lane import ProxyLane
 from stoker.web.server import Server, serve
 
@@ -172,6 +173,8 @@ async def running(
     policies: Mapping[str, RoutingPolicy] | None = None,
     finished: Finished | None = None,
     keys: KeyRing | None = None,
+    archive: Archive | None = None,
+    sessions: SessionSettings | None = None,
     guard: Guard | None = None,
     drain_seconds: float = 5.0,
     ssl_context: ssl.SSLContext | None = None,
@@ -208,6 +211,8 @@ async def running(
             msgspec=msgspec if native else None,
             finished=finished,
             keys=keys,
+            archive=archive,
+            sessions=sessions,
             ssl_context=lambda: ssl_context or ssl.create_default_context(),
         ) as plane,
         trio.open_nursery() as nursery,

@@ -57,6 +57,12 @@ ACCEPTED: dict[str, tuple[bytes, Asked]] = {
     "names in another case": (b'{"Model": "other", "model": "m", "STREAM": true}', Asked("m")),
     "half a surrogate pair elsewhere": (rb'{"model": "m", "x": "\ud800", "\udc00": 1}', Asked("m")),
     "half a surrogate pair, then a whole model": (rb'{"model": "\ud800", "model": "m"}', Asked("m")),
+    "a session": (b'{"session_id": "s", "model": "m"}', Asked("m", session_id="s")),
+    "two sessions": (b'{"session_id": "s", "model": "m", "session_id": "t"}', Asked("m", session_id="t")),
+    "no session": (b'{"session_id": null, "model": "m"}', Asked("m")),
+    "another's session": (b'{"model": "m", "x": {"session_id": "s"}}', Asked("m")),
+    "a session that is none": (b'{"model": "m", "session_id": {"a": [1.5]}}', Asked("m", session_id={"a": [1.5]})),
+    "half a session": (rb'{"model": "m", "session_id": "\ud800"}', Asked("m", session_id="\ud800")),
     "NaN": (b'{"model": "m", "x": [NaN, Infinity, -Infinity]}', Asked("m")),
     "numbers without bounds": (
         b'{"model": "m", "x": [1e400, -1E-400, 0.%b, %b]}' % (b"1" * 9000, b"9" * 9000),

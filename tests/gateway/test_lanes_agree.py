@@ -15,6 +15,9 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stoker.core.conversation import Budget, History, Said, Turn
+from stoker.errors import NoSessionError
+
 from .conftest import CHAT, Lane, World, running
 from .scripted import HANG_GUARD_SECONDS, Engine, Exchange, until
 
@@ -70,12 +73,32 @@ class Outcome:
     counters: object
     requests: object
     bytes: object
+    kept: object
 
     def whoever_parsed(self) -> Outcome:
         """Without how a parser words what it found, and how a writer of JSON sets its spaces."""
         asked = [(*rest, unspaced(body)) for *rest, body in self.asked]
         reports = [(*rest, WORDING.sub(b"", what.encode())) for *rest, what in self.reports]
         return attrs.evolve(self, asked=asked, reports=reports, body=WORDING.sub(b"", self.body))
+
+
+class Archive:
+    """Knows one conversation, in which a question was answered, and what is kept of it."""
+
+    def __init__(self) -> None:
+        self.kept: list[Turn] = []
+
+    async def check(self, session_id: str, owner: str | None) -> None:
+        if session_id != "s":
+            raise NoSessionError(f"there is no session {session_id!r}")
+
+    async def recall(self, session_id: str, owner: str | None, budget: Budget) -> History:
+        said = ({"role": "user", "content": "?"}, {"role": "assistant", "content": "!"})
+        return History(turns=(Said(messages=said, tokens=2, size=2),))
+
+    async def keep(self, session_id: str, turn: Turn) -> bool:
+        self.kept.append(turn)
+        return True
 
 
 def unspaced(body: bytes) -> object:
@@ -129,7 +152,7 @@ async def ask(world: World, request: Request) -> tuple[h11.Response, bytes, bool
     return head, body, complete
 
 
-async def outcome(world: World, engines: Sequence[Engine], request: Request) -> Outcome:
+async def outcome(world: World, archive: Archive, engines: Sequence[Engine], request: Request) -> Outcome:
     for engine in engines:
         engine.exchanges.clear()
     head, body, complete = await ask(world, request)
@@ -155,14 +178,21 @@ async def outcome(world: World, engines: Sequence[Engine], request: Request) -> 
         world.table.counters,
         measured.requests,
         traffic,
+        archive.kept,
     )
 
 
 @asynccontextmanager
-async def worlds(behaviours: Sequence[Behaviour]) -> AsyncIterator[tuple[list[World], list[Engine]]]:
+async def worlds(
+    behaviours: Sequence[Behaviour],
+) -> AsyncIterator[tuple[list[World], list[Archive], list[Engine]]]:
     """A gateway for each lane, all of them in front of the same engines."""
     async with AsyncExitStack() as stack:
-        made = [await stack.enter_async_context(running(lane=lane)) for lane in Lane]
+        archives = [Archive() for _ in Lane]
+        made = [
+            await stack.enter_async_context(running(lane=lane, archive=archive))
+            for lane, archive in zip(Lane, archives, strict=True)
+        ]
         engines = [
             await made[0].engine(engine_id, behaviour, names=("m", "alias"), renames={"alias": "inside"})
             for engine_id, behaviour in zip(ENGINES, behaviours, strict=True)
@@ -173,7 +203,7 @@ async def worlds(behaviours: Sequence[Behaviour]) -> AsyncIterator[tuple[list[Wo
             world.update()
         for world in made:
             world.answered.update(ENGINES)
-        yield made, engines
+        yield made, archives, engines
 
 
 NAMES = st.sampled_from(
@@ -246,6 +276,19 @@ def requests(draw: st.DrawFn) -> Request:
 
 
 @st.composite
+def requests_in_sessions(draw: st.DrawFn) -> Request:
+    members = {
+        "session_id": "s",
+        "model": draw(st.sampled_from(["m", "alias"])),
+        "messages": [{"role": "user", "content": "é"}],
+        "stream": draw(st.booleans()),
+        "x": "x" * draw(st.sampled_from([0, 10, 20_000, 300_000, 600_000])),
+    }
+    body = json.dumps(members, ensure_ascii=draw(st.booleans())).encode()
+    return Request(headers=[(b"Content-Type", b"application/json"), *draw(HEADER_LISTS)], body=body)
+
+
+@st.composite
 def behaviours(draw: st.DrawFn) -> Behaviour:
     """Most engines answer, in one of the many ways there are; some die of it."""
     kind = draw(st.sampled_from(["answer", "answer", "stream", "stream", "other stream", "nonsense", "nothing"]))
@@ -256,7 +299,8 @@ def behaviours(draw: st.DrawFn) -> Behaviour:
     match kind:
         case "answer":
             status = draw(st.sampled_from([200] * 5 + [201, 204, 299, 400, 404, 429, 500, 502, 503]))
-            usage = b'{"usage": {"prompt_tokens": 3, "completion_tokens": 4}, "x": "%b"}'
+            opening = draw(st.sampled_from([b"", b'"choices": [{"message": {"content": "said"}}], ']))
+            usage = b"{" + opening + b'"usage": {"prompt_tokens": 3, "completion_tokens": 4}, "x": "%b"}'
             payload = [usage % (b"x" * draw(st.sampled_from([0, 100, 30_000, 256 * 1024, 600_000])))]
         case "stream":
             content_type = draw(st.sampled_from([b"text/event-stream", b"Text/Event-Stream; charset=utf-8"]))
@@ -302,6 +346,7 @@ EVENTS = (
     ),
     *(b'data: {"error": {"message": "dead"}}\n\n', b"data: " + b"x" * 5_000 + b"\n\n"),
     b'data: {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 6}}\n\n',
+    b'data: {"choices": [{"delta": {"content": "said"}}]}\n\n',
 )
 
 
@@ -314,11 +359,23 @@ def without_waiting() -> object:
         yield
 
 
+async def hold_to_each_other(request: Request, behaviours: Sequence[Behaviour]) -> None:
+    async with worlds(behaviours) as (made, archives, engines):
+        for _ in range(2):  # a head that is known is not read again
+            express, portable, hypercorn = [
+                await outcome(world, archive, engines, request) for world, archive in zip(made, archives, strict=True)
+            ]
+            assert express == hypercorn
+            assert express.whoever_parsed() == portable.whoever_parsed()
+
+
 @settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(requests(), st.tuples(behaviours(), behaviours()))
 async def test_the_lanes_agree(request: Request, behaviours: Sequence[Behaviour]) -> None:
-    async with worlds(behaviours) as (made, engines):
-        for _ in range(2):  # a head that is known is not read again
-            express, portable, hypercorn = [await outcome(world, engines, request) for world in made]
-            assert express == hypercorn
-            assert express.whoever_parsed() == portable.whoever_parsed()
+    await hold_to_each_other(request, behaviours)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(requests_in_sessions(), st.tuples(behaviours(), behaviours()))
+async def test_the_lanes_agree_in_conversations(request: Request, behaviours: Sequence[Behaviour]) -> None:
+    await hold_to_each_other(request, behaviours)

@@ -42,7 +42,7 @@ from stoker.model import (
     Placement,
     RouteRequest,
 )
-from stoker.settings import PRIVATE_NETWORKS, GatewaySettings
+from stoker.settings import PRIVATE_NETWORKS, GatewaySettings, SessionSettings
 from stoker.store.database import open_database
 from stoker.store.schema import MIGRATIONS
 from stoker.supervise.crew import Crew, Dispatch
@@ -286,6 +286,7 @@ async def world(tmp_path: Path, settings: GatewaySettings, nursery: trio.Nursery
             measures=plane.measures,
             settings=settings,
             read_spec=spec_from_json,
+            sessions=SessionSettings(),
             keep_alive_seconds=0.01,
         )
         port = await stack.enter_async_context(serving(app, plane))

@@ -17,10 +17,10 @@ from stoker.config.values import Reader, describe, join, suggested, unknown_key
 from stoker.config.whole import contradictions, within
 from stoker.errors import ConfigError, Mistake
 from stoker.model import EngineSpec
-from stoker.settings import GatewaySettings, RuntimeSettings, Settings
+from stoker.settings import GatewaySettings, RuntimeSettings, SessionSettings, Settings
 
 _POSITION = re.compile(r"(?P<what>.*) \(at (?P<where>line \d+, column \d+|end of document)\)", re.DOTALL)
-_TABLES = {"gateway", "engine", "runtime", "policy"}
+_TABLES = {"gateway", "sessions", "engine", "runtime", "policy"}
 _IN_FILE = _TABLES | (TOP.keys() - {"engines", "runtimes", "policies"})
 
 
@@ -50,6 +50,7 @@ def parse(text: str, source: str, *, folder: Path | None = None) -> Settings:
     reader = Reader()
     gateway = reader.record(GatewaySettings, document.get("gateway", {}), "gateway")
     gateway = None if gateway is None else _anchored_gateway(reader, gateway, folder)
+    sessions = reader.record(SessionSettings, document.get("sessions", {}), "sessions")
     engines = _engines(reader, document.get("engine", []), folder)
     runtimes = _runtimes(reader, document.get("runtime", {}), folder)
     policies = _policies(reader, document.get("policy", {}))
@@ -59,8 +60,9 @@ def parse(text: str, source: str, *, folder: Path | None = None) -> Settings:
     if reader.mistakes:
         raise ConfigError(source, reader.mistakes)
     assert gateway is not None
+    assert sessions is not None
     specs = tuple(spec for _, spec in engines)
-    return Settings(gateway=gateway, engines=specs, runtimes=runtimes, policies=policies, **plain)
+    return Settings(gateway=gateway, sessions=sessions, engines=specs, runtimes=runtimes, policies=policies, **plain)
 
 
 def spec_from_json(mapping: object, source: str, *, policies: Collection[str] | None = None) -> EngineSpec:

@@ -17,7 +17,7 @@ import attrs
 
 from stoker.config.listen import parse_listen
 from stoker.model import EngineSpec
-from stoker.settings import GatewaySettings, RuntimeSettings, Settings
+from stoker.settings import GatewaySettings, RuntimeSettings, SessionSettings, Settings
 
 YEAR = 366 * 24 * 3600
 GIB = 1024**3
@@ -149,6 +149,7 @@ def _seconds(meaning: str, minimum: float = 0) -> Rule:
 TOP: Mapping[str, Rule] = MappingProxyType(
     {
         "gateway": Rule(meaning="How the gateway answers clients."),
+        "sessions": Rule(meaning="How stored conversations are kept."),
         "engines": Rule(meaning="The engines, one `[[engine]]` table each."),
         "runtimes": Rule(meaning="Settings of a runtime, one `[runtime.NAME]` table each."),
         "policies": Rule(meaning="Options of a policy, one `[policy.NAME]` table each."),
@@ -233,6 +234,30 @@ GATEWAY: Mapping[str, Rule] = MappingProxyType(
             meaning="A file for a line about each request (model, engine, tokens, times; no prompts, no keys), or `-` "
             "to have them in the log. Without it there are none.",
             not_empty=True,
+        ),
+    }
+)
+
+SESSIONS: Mapping[str, Rule] = MappingProxyType(
+    {
+        "enabled": Rule(
+            meaning="Keep conversations. Without it, `session_id` in a chat request goes to the engine like the rest.",
+        ),
+        "max_turns": Rule(
+            meaning="How many of the last turns of its session go with a request. A turn is a request and its answer.",
+            minimum=0,
+            maximum=1_000_000,
+        ),
+        "max_tokens": Rule(
+            meaning="About how many tokens of its session go with a request, as whole turns, the last ones. Four bytes "
+            "of text are taken for a token, and 1000 tokens for a part that is no text.",
+            minimum=1,
+            maximum=1_000_000_000,
+        ),
+        "keep_days": Rule(
+            meaning="Forget sessions in which nothing happened for so long, every hour. Without it they stay.",
+            minimum=0.001,
+            maximum=36_600,
         ),
     }
 )
@@ -332,5 +357,5 @@ OLDER: Mapping[str, str] = MappingProxyType(
 )
 
 RULES: Mapping[type, Mapping[str, Rule]] = MappingProxyType(
-    {Settings: TOP, GatewaySettings: GATEWAY, RuntimeSettings: RUNTIME, EngineSpec: ENGINE}
+    {Settings: TOP, GatewaySettings: GATEWAY, SessionSettings: SESSIONS, RuntimeSettings: RUNTIME, EngineSpec: ENGINE}
 )

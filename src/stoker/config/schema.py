@@ -13,7 +13,7 @@ import attrs
 
 from stoker.config.rules import RULES, Rule
 from stoker.model import EngineSpec
-from stoker.settings import GatewaySettings, RuntimeSettings, Settings
+from stoker.settings import GatewaySettings, RuntimeSettings, SessionSettings, Settings
 
 _PLAIN: Mapping[Any, Mapping[str, Any]] = types.MappingProxyType(
     {
@@ -29,6 +29,7 @@ _PLAIN: Mapping[Any, Mapping[str, Any]] = types.MappingProxyType(
 _IN_FILE: Mapping[str, str] = types.MappingProxyType(
     {
         "gateway": "[gateway]",
+        "sessions": "[sessions]",
         "engines": "[[engine]]",
         "runtimes": "[runtime.NAME]",
         "policies": "[policy.NAME]",
@@ -41,6 +42,7 @@ def schema() -> dict[str, Any]:
     top = _table(Settings)
     properties = top["properties"]
     properties["gateway"] = {"$ref": "#/$defs/gateway"}
+    properties["sessions"] = {"$ref": "#/$defs/sessions"}
     properties["engine"] = _described(
         RULES[Settings]["engines"], {"type": "array", "items": {"$ref": "#/$defs/engine"}}
     )
@@ -59,7 +61,12 @@ def schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "stoker.toml",
         **top,
-        "$defs": {"engine": engine, "gateway": _table(GatewaySettings), "runtime": _table(RuntimeSettings)},
+        "$defs": {
+            "engine": engine,
+            "gateway": _table(GatewaySettings),
+            "runtime": _table(RuntimeSettings),
+            "sessions": _table(SessionSettings),
+        },
     }
 
 

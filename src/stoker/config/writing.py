@@ -12,7 +12,7 @@ import attrs
 
 from stoker.config.values import quoted
 from stoker.model import EngineSpec
-from stoker.settings import GatewaySettings, RuntimeSettings, Settings
+from stoker.settings import GatewaySettings, RuntimeSettings, SessionSettings, Settings
 
 
 def to_toml(settings: Settings) -> str:
@@ -22,9 +22,10 @@ def to_toml(settings: Settings) -> str:
 
 def _lines(settings: Settings) -> Iterator[str]:
     for field in attrs.fields(Settings):
-        if field.name not in ("gateway", "engines", "runtimes", "policies"):
+        if field.name not in ("gateway", "sessions", "engines", "runtimes", "policies"):
             yield f"{field.name} = {inline(getattr(settings, field.name))}"
     yield from ("", "[gateway]", *_table(settings.gateway))
+    yield from ("", "[sessions]", *_table(settings.sessions))
     for name, runtime in settings.runtimes.items():
         yield from ("", f"[runtime.{_key(name)}]", *_table(runtime))
     for name, options in settings.policies.items():
@@ -33,7 +34,7 @@ def _lines(settings: Settings) -> Iterator[str]:
         yield from ("", "[[engine]]", *_table(spec))
 
 
-def _table(record: GatewaySettings | RuntimeSettings | EngineSpec) -> Iterator[str]:
+def _table(record: GatewaySettings | SessionSettings | RuntimeSettings | EngineSpec) -> Iterator[str]:
     for field in attrs.fields(type(record)):
         value = getattr(record, field.name)
         if value is not None and (value not in ((), {}) or value != field.default):

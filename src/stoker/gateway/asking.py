@@ -20,10 +20,11 @@ from stoker.gateway.nesting import DEPTH, is_deep
 
 @attrs.define
 class Asked:
-    """What a request asks for."""
+    """What a request asks for. ``session_id`` is what it names as its conversation, whatever that is."""
 
     model: str
     stream: bool = False
+    session_id: object = None
 
 
 class BodyReader(Protocol):
@@ -77,16 +78,17 @@ class JsonReader:
         if model is None:
             message = "the body does not say which model: add the member 'model'"
             return error(400, message, code="missing", param="model")
-        return _asked(model, stream=asked.get("stream") is True)
+        return _asked(model, stream=asked.get("stream") is True, session_id=asked.get("session_id"))
 
 
 class MsgspecReader:
-    """The fast one: it decodes two members and steps over the rest. ``msgspec`` is the module."""
+    """The fast one: it decodes three members and steps over the rest. ``msgspec`` is the module."""
 
     large_body = 512 * 1024
 
     def __init__(self, msgspec: ModuleType) -> None:
-        members = [("model", str), ("stream", bool | None, None)]
+        self._no_session = msgspec.Raw(b"")
+        members = [("model", str), ("stream", bool | None, None), ("session_id", msgspec.Raw, self._no_session)]
         glance = msgspec.defstruct("Glance", members, gc=False)
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(glance).decode
         self._refusals = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -103,6 +105,8 @@ class MsgspecReader:
         except self._refusals:
             return self._referee(body)
         if not asked.model or is_deep(body):
+            return self._referee(body)
+        if asked.session_id is not self._no_session:
             return self._referee(body)
         return Asked(asked.model, asked.stream is True)
 
@@ -127,7 +131,7 @@ def _read_form(content_type: bytes, body: bytes) -> Asked | Answer:
     return _asked(model, stream=False)
 
 
-def _asked(model: object, *, stream: bool) -> Asked | Answer:
+def _asked(model: object, *, stream: bool, session_id: object = None) -> Asked | Answer:
     if not isinstance(model, str):
         return error(400, f"'model' must be a string, not {type(model).__name__}", code="invalid_type", param="model")
     if not model:
@@ -136,7 +140,7 @@ def _asked(model: object, *, stream: bool) -> Asked | Answer:
         model.encode()
     except UnicodeEncodeError:
         return _malformed("'model' holds half of a surrogate pair, which is no character")
-    return Asked(model, stream)
+    return Asked(model, stream, session_id)
 
 
 def _too_deep() -> Answer:

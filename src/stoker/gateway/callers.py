@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from collections import deque
 
+import attrs
+
 from stoker.core.keys import ApiKey, Scope
 
 WINDOW_SECONDS = 60.0
+
+
+@attrs.frozen(kw_only=True)
+class Reach:
+    """Whose conversations somebody may see, and whose those are that it begins: ``owner``'s. An admin sees all."""
+
+    owner: str
+    sees_all: bool
+
+    @property
+    def whose(self) -> str | None:
+        """The owner of those that it may see, None: everybody's."""
+        return None if self.sees_all else self.owner
 
 
 class Caller:

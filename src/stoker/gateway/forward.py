@@ -6,6 +6,7 @@ import enum
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import attrs
@@ -14,9 +15,11 @@ import trio
 from stoker.errors import UpstreamError
 from stoker.gateway.admission import WaitingRoom
 from stoker.gateway.answers import Answer, error, error_body
-from stoker.gateway.asking import BodyReader
+from stoker.gateway.asking import Asked, BodyReader
 from stoker.gateway.budget import RetryBudget
 from stoker.gateway.callers import Caller
+from stoker.gateway.conversing import PATH as IN_SESSIONS
+from stoker.gateway.conversing import Conversations
 from stoker.gateway.counters import Counters
 from stoker.gateway.failures import Exhausted, Unsendable
 from stoker.gateway.headers import RequestIds, for_policy
@@ -75,6 +78,7 @@ class Forwarder:
     out which model a request is for, ``read_said`` what policies want to know of it besides, and
     ``rewrite(content_type, body, name)`` makes it ask for another. ``finished`` is given a record of every request that
     is over; it must not take long, nor raise. ``keys`` counts the requests of each caller, and knows what it may use.
+    Without ``conversations`` a ``session_id`` is the engine's affair.
     """
 
     def __init__(
@@ -90,8 +94,10 @@ class Forwarder:
         measures: Measures,
         finished: Finished | None = None,
         keys: KeyRing | None = None,
+        conversations: Conversations | None = None,
     ) -> None:
         self.keys = keys or open_ring()
+        self._conversations = conversations
         self._ids = RequestIds()
         self._tracer = Tracer(settings.trace_sample_ratio)
         self._table = table
@@ -205,6 +211,22 @@ class Forwarder:
         if barred is not None:
             return self._refused(barred, job)
         job.asked, job.stream = asked.model, asked.stream
+        if asked.session_id is not None and self._conversations is not None and job.heading.path == IN_SESSIONS:
+            return await self._in_session(self._conversations, caller, job, sink, asked)
+        return await self._by_engines(caller, job, asked, sink)
+
+    async def _in_session(
+        self, conversations: Conversations, caller: Caller, job: Job, sink: Sink, asked: Asked
+    ) -> Answer | None:
+        """The answer to a request of a stored conversation, when its turn has come."""
+        reach = self.keys.reach(caller, job.heading.fields)
+        opened = reach if isinstance(reach, Answer) else await conversations.open(job, asked.session_id, reach)
+        if isinstance(opened, Answer):
+            return self._refused(opened, job)
+        return await opened.run(sink, partial(self._by_engines, caller, job, asked))
+
+    async def _by_engines(self, caller: Caller, job: Job, asked: Asked, sink: Sink) -> Answer | None:
+        """The answer of an engine, or why there is none, unless it was relayed already."""
         request = RouteRequest(request_id=job.request_id.decode(), model=asked.model, path=job.heading.path)
         needs = self._table.needs(asked.model)
         if needs:
@@ -241,7 +263,8 @@ class Forwarder:
         relay = job.relay = Relay(lease, sink, job.request_id, self._measures, self._table.clock, self._is_gone)
         try:
             body = job.body if not backend.renames else await self._renamed(job, backend.renames)
-            lines = job.heading.lines(streamed=job.stream) + job.trace.lines()
+            streamed = job.stream or job.session_id != ""  # what is listened to must be readable as well
+            lines = job.heading.lines(streamed=streamed) + job.trace.lines()
             connection = await self._pool.request(backend, job.heading.target, lines, job.request_id, body)
             try:
                 answer = await relay.run(connection)
@@ -348,4 +371,4 @@ class Forwarder:
             request.body = job.body
         if "prompt" in needs or "session" in needs:
             said = await self._of_body(job, self._read_said)
-            request.prompt, request.session = said.prompt, said.session
+            request.prompt, request.session = said.prompt, job.session_id or said.session

@@ -17,7 +17,10 @@ CLIENT_GONE = 499  # what nginx logs for it
 
 
 class Job:
-    """A request under way. What is measured of it is noted here; times are the routing table's."""
+    """A request under way. What is measured of it is noted here; times are the routing table's.
+
+    ``body`` is what engines get: in a stored conversation, ``session_id``, more than the client sent.
+    """
 
     __slots__ = (
         "asked",
@@ -31,9 +34,11 @@ class Job:
         "is_cut_short",
         "leased_at",
         "model",
+        "received_bytes",
         "relay",
         "request_id",
         "sent_bytes",
+        "session_id",
         "status",
         "stream",
         "trace",
@@ -43,8 +48,10 @@ class Job:
     def __init__(self, heading: Heading, body: bytes, request_id: bytes, trace: Trace) -> None:
         self.heading = heading
         self.body = body
+        self.received_bytes = len(body)
         self.request_id = request_id
         self.trace = trace
+        self.session_id = ""
         self.asked = ""
         self.stream = False
         self.model = ""
@@ -75,13 +82,14 @@ class Job:
             waited_seconds=(now if self.leased_at is None else self.leased_at) - began,
             first_byte_seconds=None if self.first_byte_at is None else self.first_byte_at - began,
             attempts=self.attempts,
-            received_bytes=len(self.body),
+            received_bytes=self.received_bytes,
             sent_bytes=self.sent_bytes,
             prompt_tokens=None if usage is None else usage.prompt_tokens,
             completion_tokens=None if usage is None else usage.completion_tokens,
             error=self.error or ("the client left" if self.status == CLIENT_GONE else ""),
             caller=caller,
             **_traced(self.trace),
+            session_id=self.session_id,
         )
 
 

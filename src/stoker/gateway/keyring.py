@@ -14,7 +14,7 @@ from typing import Protocol
 
 from stoker.core.keys import ApiKey, Scope, digest_of, key_id_in
 from stoker.gateway.answers import Answer, error, listed, shown
-from stoker.gateway.callers import Caller
+from stoker.gateway.callers import Caller, Reach
 from stoker.gateway.headers import Fields
 
 REASONS = (
@@ -26,6 +26,7 @@ REASONS = (
 )
 ANY_SCOPE = frozenset(Scope)
 INFERENCE = frozenset({Scope.INFERENCE})
+SESSIONS = frozenset({Scope.SESSIONS})
 _BUSY_SECONDS = 1
 _LONGEST = 512  # of a secret
 _CHALLENGE = [(b"www-authenticate", b'Bearer realm="stoker"')]
@@ -98,6 +99,16 @@ class KeyRing:
         if not (self.closed or always):
             return self._anyone
         return self._admitted(self.whose(fields), scopes, missing)
+
+    def reach(self, caller: Caller, fields: Fields) -> Reach | Answer:
+        """Whose conversations ``caller`` may see, or why none. In an open gateway: those that nobody's key began."""
+        if not self.closed:
+            admin = self.whose(fields)
+            return Reach(owner="", sees_all=admin is self._admin)
+        admitted = self._admitted(caller, SESSIONS, _MISSING)
+        if isinstance(admitted, Answer):
+            return admitted
+        return Reach(owner="" if caller.key is None else caller.key.key_id, sees_all=Scope.ADMIN in caller.scopes)
 
     def enter(self, caller: Caller) -> Answer | None:
         """Count a request of ``caller``, who then has to :meth:`Caller.leave`; or say why there can be none now."""

@@ -14,6 +14,7 @@ import trio
 
 from stoker.core.addresses import HostRules
 from stoker.gateway.asking import best_reader
+from stoker.gateway.conversing import Archive, Conversations
 from stoker.gateway.express import ExpressLane
 from stoker.gateway.forward import Finished, Forwarder, Probed, Report
 from stoker.gateway.framing import Framing
@@ -26,7 +27,7 @@ from stoker.gateway.rewriting import rewrite_model
 from stoker.gateway.routing import RoutingTable
 from stoker.gateway.saying import best_saying_reader
 from stoker.gateway.upstream import UpstreamPool
-from stoker.settings import GatewaySettings
+from stoker.settings import GatewaySettings, SessionSettings
 
 
 @attrs.frozen(eq=False)
@@ -53,18 +54,23 @@ class DataPlane:
         msgspec: ModuleType | None,
         finished: Finished | None = None,
         keys: KeyRing | None = None,
+        archive: Archive | None = None,
+        sessions: SessionSettings | None = None,
         ssl_context: Callable[[], ssl.SSLContext] = ssl.create_default_context,
     ) -> AsyncIterator[Self]:
         """Open it, and close it in the end: the connections to engines first, then the hub.
 
         ``httptools`` and ``msgspec`` are the modules, or None where plain Python has to do. The rest is as with
-        :class:`Forwarder` and :class:`UpstreamPool`.
+        :class:`Forwarder` and :class:`UpstreamPool`. Without ``archive`` no conversations are kept.
         """
         barred = HostRules.of(settings.register_hosts).bars
         hub, measures, framing = Hub(), Measures(), best_framing(httptools)
         pool = UpstreamPool(
             hub, framing, table.clock, settings.connect_timeout_seconds, ssl_context=ssl_context, barred=barred
         )
+        conversations = None
+        if archive is not None:
+            conversations = Conversations(archive, sessions or SessionSettings(), settings, table.counters)
         forwarder = Forwarder(
             table,
             pool,
@@ -77,6 +83,7 @@ class DataPlane:
             measures=measures,
             finished=finished,
             keys=keys,
+            conversations=conversations,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hub.run)

@@ -106,8 +106,8 @@ def open_database(path: Path, migrations: Sequence[str], clock: Callable[[], flo
                 raise
             aside = _set_aside(path, clock())
             log.error(  # noqa: TRY400 - it says all there is to say
-                "the state file %s is damaged (%s): it is set aside as %s, and a new one is begun; keys, and the "
-                "engines that were started by hand, have to be made anew, or taken out of the old one",
+                "the state file %s is damaged (%s): it is set aside as %s, and a new one is begun; keys, sessions and "
+                "the engines that were started by hand, have to be made anew, or taken out of the old one",
                 path,
                 error,
                 aside.name,

@@ -52,5 +52,15 @@ MIGRATIONS = (
         PRIMARY KEY (session_id, place)
     ) STRICT, WITHOUT ROWID
     """,
+    """
+    ALTER TABLE sessions ADD COLUMN instructions TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE sessions ADD COLUMN metadata TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE messages ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE messages ADD COLUMN model TEXT NOT NULL DEFAULT '';
+    ALTER TABLE messages ADD COLUMN tokens INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE messages ADD COLUMN aborted INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX sessions_by_owner ON sessions (owner, updated_at, session_id);
+    CREATE INDEX sessions_by_time ON sessions (updated_at, session_id)
+    """,
 )
 """Each brings a file from the version of its place (0: an empty one) to the next. Statements are parted by ``;``."""

@@ -22,7 +22,8 @@ from stoker.gateway.headers import RequestIds, find
 from stoker.gateway.keyring import open_ring
 from stoker.gateway.measures import Measures
 from stoker.gateway.routing import RoutingTable
-from stoker.settings import GatewaySettings
+from stoker.settings import GatewaySettings, SessionSettings
+from stoker.store.archive import SessionArchive
 from stoker.store.audit import AuditTrail
 from stoker.web.allowing import Allowing
 from stoker.web.audit import CLIENT_GONE, AuditEndpoint, Auditor
@@ -38,6 +39,7 @@ from stoker.web.metrics import Listener, MetricsEndpoint
 from stoker.web.openai import AnyText, ModelEndpoints
 from stoker.web.problems import answer_to
 from stoker.web.route import RouteEndpoints
+from stoker.web.sessions import SessionEndpoints
 from stoker.web.streams import OpenEnds
 from stoker.web.wire import Wire, respond
 
@@ -161,12 +163,13 @@ def create_app(
     measures: Measures,
     settings: GatewaySettings,
     read_spec: ReadSpec,
+    sessions: SessionSettings | None = None,
     listeners: Sequence[Listener] = (),
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
 ) -> WebApp:
     """The app, complete. ``started_at`` is in seconds since the Unix epoch; ``read_spec`` turns JSON into a spec.
 
-    Whoever has a key of ``desk``'s ring, or is its admin, may come in.
+    Whoever has a key of ``desk``'s ring, or is its admin, may come in. Without ``sessions`` there are none.
     """
     wire = Wire()
     trail = AuditTrail(desk.database)
@@ -182,6 +185,11 @@ def create_app(
     openai = Blueprint("openai", "stoker.web")
     ModelEndpoints(control, table, wire).add_to(openai)
     app.register_blueprint(openai)
+
+    if sessions is not None and sessions.enabled:
+        conversations = Blueprint("sessions", "stoker.web")
+        SessionEndpoints(SessionArchive(desk.database), desk.ring, sessions, wire).add_to(conversations)
+        app.register_blueprint(conversations)
 
     management = Blueprint("management", "stoker.web", url_prefix=MANAGEMENT)
     EngineEndpoints(control, wire, app.open_ends, read_spec, Allowing.of(settings)).add_to(management)
@@ -207,6 +215,7 @@ def skeleton() -> WebApp:
         measures=nothing,
         settings=GatewaySettings(),
         read_spec=nothing,
+        sessions=SessionSettings(),
     )
 
 
@@ -233,7 +242,8 @@ async def finish(response: Response) -> Response:
 async def answer_failure(failure: Exception) -> Response:
     """The answer to a request that failed. One that failed for no known reason is our own defect: logged, contained."""
     method, path = request.method, request.path
-    answer = answer_to(failure, method=method, path=path, most_bytes=MOST_BODY_BYTES)
+    most_bytes = request.max_content_length or MOST_BODY_BYTES
+    answer = answer_to(failure, method=method, path=path, most_bytes=most_bytes)
     if answer is None:
         current_app.measures.contained_failures += 1  # type: ignore[attr-defined]
         plugin = current_app.plugins.get(request.blueprint or "")  # type: ignore[attr-defined]

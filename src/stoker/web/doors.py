@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from quart import Request, request
 from quart_trio.wrappers import TrioRequest
@@ -10,12 +12,15 @@ from quart_trio.wrappers import TrioRequest
 from stoker.core.keys import Scope
 from stoker.gateway.answers import Answer
 from stoker.gateway.callers import Caller
-from stoker.gateway.keyring import ANY_SCOPE, INFERENCE, KeyRing
+from stoker.gateway.keyring import ANY_SCOPE, INFERENCE, SESSIONS, KeyRing
 from stoker.web.problems import RequestError
 
 MANAGEMENT = "/v1/management"
 OPEN_TO_ALL = frozenset({"/health", "/ready"})
 FOR_CLIENTS_TOO = frozenset({f"{MANAGEMENT}/backends", f"{MANAGEMENT}/events"})
+LONGER_BODIES: Mapping[str, int] = MappingProxyType({"/sessions/import": 64 * 1024 * 1024})
+"""Paths that take more than the usual bytes, and how many."""
+
 _ADMIN = frozenset({Scope.ADMIN})
 _MISSING = (
     "management needs the admin token: send 'Authorization: Bearer TOKEN' with what stands in "
@@ -28,6 +33,12 @@ class CalledRequest(TrioRequest):
 
     caller: Caller | None = None
     request_id: str = ""
+
+    def __init__(
+        self, method: str, scheme: str, path: str, *rest: Any, max_content_length: int | None = None, **more: Any
+    ) -> None:
+        longest = LONGER_BODIES.get(path, max_content_length)
+        super().__init__(method, scheme, path, *rest, max_content_length=longest, **more)
 
 
 def is_management(path: str) -> bool:
@@ -54,6 +65,8 @@ def _admitted(ring: KeyRing) -> Caller | Answer:
     if request.blueprint == "management" or is_management(path):
         scopes = _ADMIN | INFERENCE if path in FOR_CLIENTS_TOO and request.method in ("GET", "HEAD") else _ADMIN
         return ring.admit(fields, scopes, always=True, missing=_MISSING)
+    if f"{path}/".startswith("/sessions/"):
+        return ring.admit(fields, SESSIONS)
     return ring.admit(fields, INFERENCE if f"{path}/".startswith("/v1/models/") else ANY_SCOPE)
 
 

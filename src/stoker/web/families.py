@@ -124,6 +124,12 @@ class Page:
             ("contained_failures", "Defects that cost one connection, or one request.", measured.contained_failures),
         ):
             yield counter(f"stoker_{name}", documentation, [({}, count)])
+        endings = (
+            ({"ending": "complete"}, counted.turns_kept),
+            ({"ending": "aborted"}, counted.turns_aborted),
+            ({"ending": "lost"}, counted.turns_lost),
+        )
+        yield counter("stoker_session_turns", "Turns of stored conversations, by what became of them.", endings)
         refusals = (({"reason": reason}, count) for reason, count in self.refusals.items())
         yield counter("stoker_key_refusals", "Requests that their API key, or none, kept out.", refusals)
         yield gauge("stoker_connections", "Connections of clients that are open.", [({}, measured.connections)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge, RequestTimeout
 
-from stoker.errors import ConfigError, ConflictError, NotFoundError, StokerError, UpstreamError
+from stoker.errors import ConfigError, ConflictError, NoSessionError, NotFoundError, StokerError, UpstreamError
 from stoker.gateway.answers import Answer, error, shown
 from stoker.gateway.paths import is_proxied
 from stoker.store.database import StoreError
@@ -37,6 +37,8 @@ def answer_to(problem: Exception, *, method: str, path: str, most_bytes: int) ->
         case ConfigError():
             param = problem.mistakes[0].path or None if len(problem.mistakes) == 1 else None
             return error(400, str(problem), code="invalid_configuration", param=param)
+        case NoSessionError():
+            return error(404, str(problem), code="session_not_found", param="session_id")
         case NotFoundError():
             return error(404, str(problem), code="not_found")
         case ConflictError():

@@ -90,6 +90,10 @@ class Query:
         """Whether ``name`` was given as 1 (or true); 0 (or false) is allowed too."""
         return self._read(name, "1 or 0", _FLAGS.__getitem__) or False
 
+    def text(self, name: str) -> str | None:
+        """What was given as ``name``, or None."""
+        return self._values.get(name)
+
     def number(self, name: str, *, most: int) -> int | None:
         """The whole number given as ``name``, from 0 to ``most``, or None."""
 
