@@ -25,14 +25,15 @@ ANSWER_SECONDS = 30.0
 
 
 class Client:
-    """A connection to one gateway; a context manager.
+    """A connection to one gateway; a context manager. Paths begin below ``root``.
 
     Methods raise NotRunningError when nobody answers, NotFoundError and ConflictError for what the gateway calls so,
     and StokerError for everything else, each with the gateway's own message.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, root: str = MANAGEMENT) -> None:
         self.address = address
+        self._root = root
         timeout = httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
         self._http = httpx2.Client(
             base_url=address.url,
@@ -56,7 +57,7 @@ class Client:
             return self._http.get("/health").is_success
 
     def get(self, path: str, *, patience_seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
-        """The JSON object at ``path``, which begins below the management prefix."""
+        """The JSON object at ``path``."""
         return self._call("GET", path, patience_seconds=patience_seconds)
 
     def post(
@@ -82,7 +83,7 @@ class Client:
 
     def text(self, path: str, **query: int) -> Iterator[str]:
         """The text at ``path`` as it comes; endless where it is followed."""
-        with self._contained(), self._http.stream("GET", MANAGEMENT + path, params=query, timeout=None) as response:
+        with self._contained(), self._http.stream("GET", self._root + path, params=query, timeout=None) as response:
             if response.status_code != httpx2.codes.OK:
                 response.read()
                 raise self._problem(response)
@@ -98,7 +99,7 @@ class Client:
         sent: dict[str, Any] = {"content": body.encode()} if isinstance(body, str) else {"json": body}
         timeout = httpx2.Timeout(patience_seconds, connect=CONNECT_SECONDS)
         with self._contained(patience_seconds):
-            response = self._http.request(method, MANAGEMENT + path, timeout=timeout, **sent)
+            response = self._http.request(method, self._root + path, timeout=timeout, **sent)
         if not response.is_success:
             raise self._problem(response)
         try:
@@ -191,9 +192,9 @@ def pinned(certfile: Path) -> ssl.SSLContext:
     return context
 
 
-def connect() -> Client:
+def connect(root: str = MANAGEMENT) -> Client:
     """A client of the gateway that this environment means. Nothing is sent yet."""
-    return Client(find_gateway(Home.from_environment(os.environ), os.environ))
+    return Client(find_gateway(Home.from_environment(os.environ), os.environ), root)
 
 
 def engine_path(engine_id: str, action: str = "") -> str:

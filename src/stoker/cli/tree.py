@@ -84,6 +84,19 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = MappingProxyTy
                 "revoke": ("key:revoke", "Revoke a key, at once and for good."),
             },
         ),
+        "session": (
+            "Look after stored conversations.",
+            {
+                "list": ("session:listing", "List the sessions, the one last used first."),
+                "show": ("session:show", "Show a session, and what was said in it."),
+                "export": ("session:export", "Print all of a session as one JSON document."),
+                "import": ("session:take_in", "Make a session of an export."),
+                "rename": ("session:rename", "Give a session another title."),
+                "clear": ("session:clear", "Forget what was said in a session, and keep the session."),
+                "delete": ("session:delete", "Forget sessions, and all that was said in them."),
+                "cleanup": ("session:cleanup", "Forget the sessions in which nothing happened for long."),
+            },
+        ),
         "plugin": ("Look at plugins.", {"list": ("plugin:listing", "List the plugins and what they provide.")}),
     }
 )
