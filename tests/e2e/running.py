@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from signal import SIGKILL, Signals
 from typing import Any, TypeVar
 
 import attrs
@@ -93,6 +94,25 @@ class Program:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the program alone."""
         self.process.send_signal(number)
+
+    def signal_engine(self, pid: int, number: Signals = SIGKILL) -> bool:
+        """Signal a process of its engines; False where that is gone, whoever has its pid by now.
+
+        What has a handle can't become another process, so its marker is looked at once that is had.
+        """
+        try:
+            handle = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return False
+        try:
+            is_ours = (proctable.read_mark(pid) or "").startswith(f"{self.home.digest}:")
+            if is_ours:
+                signal.pidfd_send_signal(handle, number)
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(handle)
+        return is_ours
 
     def wait(self) -> int:
         """Its exit code, once it ended."""

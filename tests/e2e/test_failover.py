@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -58,7 +56,7 @@ def test_an_engine_killed_under_load_costs_no_request_and_is_replaced(
             for number in range(2):
                 victim = program.engines()[number]
                 until(partial(_is_asked, program, number), "the victim has requests in flight")
-                os.kill(victim["pid"], signal.SIGKILL)
+                assert program.signal_engine(victim["pid"])
                 until(partial(_restarted, program, number), "the victim is replaced")
                 enough = len(answers) + 8
                 until(lambda: len(answers) >= enough, "requests go on being answered")  # noqa: B023 - waits right here

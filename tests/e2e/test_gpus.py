@@ -160,7 +160,7 @@ def test_a_killed_engine_comes_back_on_its_gpus(pyz: Path, stoker_home: Home, dr
     driver.add_gpu(0)
     with running(pyz, stoker_home, "up", "-c", write(tmp_path, engine(driver, "one", 50)), **driver.env) as program:
         [before] = program.wait_until_ready(1)
-        os.kill(before["pid"], 9)
+        assert program.signal_engine(before["pid"])
         after = wait_for(program, "one", state="READY", restarts=1)
         assert after["gpus"] == before["gpus"] == ["GPU-00000000"]
         process = gpus(program)[0]["processes"]

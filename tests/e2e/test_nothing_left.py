@@ -142,7 +142,7 @@ def test_a_lack_of_descriptors_costs_no_engine_and_no_stop(pyz: Path, tmp_path: 
         resource.prlimit(program.process.pid, resource.RLIMIT_NOFILE, (limit, limit))
         idle = [stack.enter_context(socket.create_connection(address)) for _ in range(40)]
         until(lambda: "no more connections for now" in program.output.read_text(), "it has no descriptor left")
-        os.kill(engines[0]["pid"], signal.SIGKILL)
+        assert program.signal_engine(engines[0]["pid"])
         until(lambda: "fake ERROR" in program.output.read_text(), "the exit is seen all the same")
         for connection in idle:
             connection.close()

@@ -165,7 +165,7 @@ def test_a_running_gateway_outlives_its_file(pyz: Path, tmp_path: Path, stoker_h
         assert program.manage("POST", "/reload").status_code == httpx2.codes.OK
         assert program.manage("POST", "/engines/start", {"model": "x", "runtime": "vllm"}).status_code < 500
         [engine] = [engine for engine in program.engines() if engine["model"] == "fake"]
-        os.kill(engine["pid"], signal.SIGKILL)
+        assert program.signal_engine(engine["pid"])
         until(lambda: _came_back(program), "the engine is started again")
         program.signal(signal.SIGINT)
         assert program.wait() == 0

@@ -18,6 +18,7 @@ from stoker.home import Home
 from stoker.model import EnvironmentSpec
 
 Install = Callable[..., Installed]
+FRESH = {"PIP_NO_CACHE_DIR": "1"}  # or a folder that tests are given again finds wheels of the last time
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def write() -> Callable[..., None]:
 def environ(wheels: Path) -> Mapping[str, str]:
     """The environment variables of somebody who has that folder and no network."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
-    return {**inherited, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_CONFIG_FILE": os.devnull}
+    return {**inherited, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_CONFIG_FILE": os.devnull, **FRESH}
 
 
 @attrs.define

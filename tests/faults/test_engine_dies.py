@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import os
-import signal
 import sys
 from pathlib import Path
 
@@ -43,7 +41,7 @@ def test_an_engine_killed_before_the_first_byte_costs_a_client_nothing(tmp_path:
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             asked = [pool.submit(ask, program, stream=streamed) for streamed in (False, True, False, True)]
             until(lambda: fake_state(by_id["fake"])["active"], "the slow one has requests")
-            os.kill(by_id["fake"]["pid"], signal.SIGKILL)
+            assert program.signal_engine(by_id["fake"]["pid"])
             answers = [each.result() for each in asked]
         assert {answer.status_code for answer in answers} == {httpx2.codes.OK}
         assert {answer.headers["x-stoker-engine"] for answer in answers} == {"other"}
@@ -63,7 +61,7 @@ def test_an_engine_killed_in_mid_stream_ends_its_streams_with_an_error_and_nobod
             spared = [each for each in streams if each.engine != victim]
             assert (len(cut), len(spared)) == (2, 2)
             with within(1, "the error event"):
-                os.kill(by_id[victim]["pid"], signal.SIGKILL)
+                assert program.signal_engine(by_id[victim]["pid"])
                 for each in cut:
                     each.hear_out()
             for each in cut:
@@ -85,7 +83,7 @@ def test_the_death_of_an_engine_that_speaks_http_1_0_is_not_taken_for_the_end_of
         with stream(program) as listener:
             listener.hear(1)
             with within(1, "the error event"):
-                os.kill(info["pid"], signal.SIGKILL)
+                assert program.signal_engine(info["pid"])
                 listener.hear_out()
         assert listener.broken
         assert "closed the connection in its answer" in listener.error

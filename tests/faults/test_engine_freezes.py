@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 
@@ -19,7 +18,7 @@ def test_an_idle_engine_that_is_stopped_by_a_signal_is_replaced_after_three_prob
     with fleet(tmp_path, engine(), engine(label="other")) as program:
         by_id = {info["engine_id"]: info for info in program.wait_until_ready(2)}
         frozen = by_id["fake"]["pid"]
-        os.kill(frozen, signal.SIGSTOP)
+        assert program.signal_engine(frozen, signal.SIGSTOP)
         until(lambda: "fake ERROR" in program.output.read_text(), "it is found frozen")
         assert "3 probes in a row failed, the last with: /health did not answer within 0.5 s" in (
             program.output.read_text()
@@ -35,7 +34,7 @@ def test_a_busy_engine_that_is_stopped_by_a_signal_is_replaced_after_the_stall_l
         [before] = program.wait_until_ready(1)
         with stream(program, max_tokens=ENDLESS) as listener:
             listener.hear(3)
-            os.kill(before["pid"], signal.SIGSTOP)
+            assert program.signal_engine(before["pid"], signal.SIGSTOP)
             listener.hear_out()
         assert listener.broken
         assert "in the middle of its answer" in listener.error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 from tests.e2e.running import until
@@ -26,7 +24,7 @@ def test_what_a_killed_engine_left_on_its_gpu_is_given_to_nobody(tmp_path: Path,
         holder = until(lambda: next((each for each in program.engines() if each["state"] == "READY"), None), "one runs")
         waits = {"first": "other", "other": "first"}[holder["engine_id"]]
         until(lambda: f"held by {holder['engine_id']}" in info_of(program, waits)["reason"], "the other one waits")
-        os.kill(holder["pid"], signal.SIGKILL)
+        assert program.signal_engine(holder["pid"])
         left = f"GPU 0 (Stub, 30.0 GiB of 80.0 GiB free) is not empty, used by process {holder['pid']} (50.0 GiB)"
         until(lambda: left in info_of(program, waits)["reason"], "it waits for what the killed one left")
         assert info_of(program, waits)["state"] == "STARTING"

@@ -98,13 +98,13 @@ def test_a_full_disk_costs_no_request_and_no_engine(pyz: Path, small_disk: Path,
         program.wait_until_ready(2)
         ballast = fill(small_disk)
         assert chat(program, "one").status_code == httpx2.codes.OK
-        os.kill(pids(program)["one"], signal.SIGKILL)
+        assert program.signal_engine(pids(program)["one"])
         until(lambda: by_id(program)["one"]["restarts"] == 1, "it is started anew")
         until(lambda: by_id(program)["one"]["state"] == "READY", "and is READY")
         assert chat(program, "one").status_code == httpx2.codes.OK
         assert chat(program, "two").status_code == httpx2.codes.OK
         ballast.unlink()
-        os.kill(pids(program)["two"], signal.SIGKILL)
+        assert program.signal_engine(pids(program)["two"])
         until(lambda: by_id(program)["two"]["state"] == "READY" and by_id(program)["two"]["restarts"] == 1, "again")
         after = pids(program)
         kill(program)

@@ -85,8 +85,7 @@ async def kill_at_random(program: Program, chance: random.Random, every_seconds:
         ready = [info for info in await trio.to_thread.run_sync(program.engines) if info["state"] == "READY"]
         if ready:
             way = chance.choice(WAYS)
-            os.kill(chance.choice(ready)["pid"], way)
-            kills[way.name] += 1
+            kills[way.name] += program.signal_engine(chance.choice(ready)["pid"], way)
 
 
 async def soak(program: Program, load: Load, chance: random.Random) -> tuple[Crowd, Counter[str], Size, Size]:

@@ -88,7 +88,7 @@ def test_engines_of_a_killed_stoker_are_found_again_and_serve_without_a_reload(
             assert {info["restarts"] for info in after.values()} == {0}
             for model in ("one", "two", "three"):
                 assert chat(second, model).status_code == httpx2.codes.OK
-            os.kill(before["one"], signal.SIGKILL)
+            assert second.signal_engine(before["one"])
             until(lambda: by_id(second)["one"]["restarts"] == 1, "one that dies is seen to die, and started anew")
             second.wait_until_ready(3)
             assert by_id(second)["one"]["origin"] == "managed"
@@ -107,7 +107,7 @@ def test_an_engine_that_died_with_its_stoker_is_started_anew_and_its_orphans_are
         old = [entry for entry in first.processes() if before["two"] not in (entry.pid, entry.session)]
         assert len(old) > 1
         kill(first)
-        os.kill(before["one"], signal.SIGKILL)
+        assert first.signal_engine(before["one"])
         with running(pyz, stoker_home, "up", "-c", config) as second:
             second.wait_until_ready(2)
             after = by_id(second)

@@ -28,12 +28,17 @@ def mark() -> str:
 def start(tmp_path: Path, mark: str) -> Iterator[Start]:
     """Start a Python script as an engine; whatever is left of it is killed after the test."""
 
+    started: list[EngineProcess] = []
+
     def start_script(script: str, **env: str) -> EngineProcess:
         environ = {**os.environ, **env}
-        return spawn([sys.executable, "-c", script], environ, None, tmp_path / "engine.log", mark)
+        started.append(spawn([sys.executable, "-c", script], environ, None, tmp_path / "engine.log", mark))
+        return started[-1]
 
     yield start_script
     proctable.send(proctable.members(None, mark.__eq__), signal.SIGKILL)
+    for process in started:
+        process.let_go()
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
+import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -26,3 +30,46 @@ def test_a_look_at_the_table_interns_nothing(monkeypatch: pytest.MonkeyPatch) ->
     assert proctable.read_mark(os.getpid()) is None
     assert ports.sockets_of(os.getpid()) is not None
     assert interned == []
+
+
+@pytest.fixture
+def leader() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that leads a session."""
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as process:
+        yield process
+        process.kill()
+
+
+def entry_of(process: subprocess.Popen[bytes]) -> proctable.ProcessEntry:
+    entry = proctable.read_entry(process.pid)
+    assert entry is not None
+    return entry
+
+
+def test_a_session_of_the_same_number_that_began_at_another_time_is_a_strangers(
+    leader: subprocess.Popen[bytes],
+) -> None:
+    began = entry_of(leader).started
+    for known, found in ((0, [leader.pid]), (began, [leader.pid]), (began - 1, [])):
+        assert [entry.pid for entry in proctable.members(leader.pid, "".__eq__, known)] == found
+
+
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [("pidfd_open", errno.EINVAL), ("pidfd_open", errno.ESRCH), ("pidfd_send_signal", errno.EPERM)],
+    ids=["gone, but its session is not", "gone", "another user's"],
+)
+def test_one_that_can_not_be_signalled_is_passed_over(
+    leader: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    """Linux before 6.15 says of a pid that is only a session's number by now that it is invalid."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os if call == "pidfd_open" else signal, call, refuse)
+        proctable.send([entry_of(leader)], signal.SIGKILL)
+    assert leader.poll() is None
+    proctable.send([entry_of(leader)], signal.SIGKILL)
+    assert leader.wait(10) == -signal.SIGKILL

@@ -94,6 +94,7 @@ async def test_a_relative_program_is_one_of_the_folder_it_runs_in(tmp_path: Path
     program.chmod(0o755)
     process = spawn(["./engine"], dict(os.environ), str(tmp_path), tmp_path / "log", "mark")
     assert await process.wait() == ExitStatus(code=7)
+    await process.stop(0)
 
 
 async def test_an_exit_is_seen_also_without_a_descriptor_left_for_it(

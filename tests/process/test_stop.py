@@ -138,3 +138,15 @@ async def test_a_stranger_is_never_hit(start: Start, tmp_path: Path) -> None:
     proctable.send([impostor], signal.SIGKILL)
     proctable.send([entry], signal.SIGUSR1)
     assert await process.wait() == ExitStatus(signal=signal.SIGUSR1)
+
+
+async def test_its_pid_is_nobody_elses_until_the_stop_is_over(start: Start, mark: str) -> None:
+    """Reaped at once, its number could be a stranger's session by the time that the rest of it is looked for."""
+    process = start("raise SystemExit(3)")
+    assert await process.wait() == ExitStatus(code=3)
+    entry = proctable.read_entry(process.pid)
+    assert entry is not None
+    assert entry.gone
+    assert await process.stop(grace_seconds=1) == ""
+    assert proctable.read_entry(process.pid) is None
+    assert process.status == ExitStatus(code=3)

@@ -6,6 +6,7 @@ import os
 import selectors
 import signal
 import subprocess
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -54,9 +55,10 @@ def run(
             if line:
                 tail.append(line)
             hear(line)
-        return Ended(process.wait(), tuple(tail))
+        _wait(process)
     finally:
         _end(process)
+    return Ended(process.returncode, tuple(tail))
 
 
 def _lines(stream: IO[bytes]) -> Iterator[str | None]:
@@ -77,14 +79,31 @@ def _lines(stream: IO[bytes]) -> Iterator[str | None]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Leave nothing of the command behind: its process group first asked, then killed."""
-    if process.poll() is None:
+    """Leave nothing of the command behind: its process group first asked, then killed.
+
+    Only then is it reaped: until that is done, the group of that number is no other's.
+    """
+    if not _has_ended(process):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_SECONDS)
+        end = time.monotonic() + GRACE_SECONDS
+        while not _has_ended(process) and time.monotonic() < end:
+            time.sleep(0.02)
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     if process.stdout is not None:
         process.stdout.close()
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    if hasattr(os, "waitid"):
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    else:
+        process.wait()
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    if not hasattr(os, "waitid"):  # macOS, under a Python before 3.13: it is reaped by that
+        return process.poll() is not None
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

@@ -31,6 +31,9 @@ UNKILLABLE_SECONDS = 30.0  # a process in uninterruptible sleep can't be waited 
 class EngineProcess:
     """A running process tree. ``started`` is in clock ticks since boot, and 0 where that can't be known.
 
+    Its first process, if it is a child of ours, is not reaped before a :meth:`stop` is over. Until then its pid is
+    nobody else's, and neither is the group or the session of that number.
+
     Made by :func:`spawn`, or by :func:`adopt`. Whoever made it calls :meth:`stop` in the end, or leaves it to a later
     Stoker.
     """
@@ -40,6 +43,7 @@ class EngineProcess:
     started: int
     _popen: subprocess.Popen[bytes] | None
     _status: ExitStatus | None = None
+    _reaped: bool = False
     _grace: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _seen: set[int] = attrs.field(factory=set)
     # Its own, so that a stop never queues behind whatever else (a hung driver, a slow resolver) holds Trio's threads.
@@ -57,14 +61,14 @@ class EngineProcess:
 
     async def wait(self) -> ExitStatus:
         """Wait until the first process of the tree ends, and say how. Cancelling stops only the waiting."""
-        self._reap()
+        self._look()
         while self._status is None:
             handle = self._open_pidfd()
             if handle is None:
                 await trio.sleep(0.1)
             else:
                 await self._wait_by_pidfd(handle)
-            self._reap()
+            self._look()
         return self._status
 
     def _open_pidfd(self) -> int | None:
@@ -73,7 +77,7 @@ class EngineProcess:
             handle = os.pidfd_open(self.pid)
         except (AttributeError, OSError):
             return None
-        if self._popen is None and not self._is_itself():  # a child of ours keeps its pid until it is reaped
+        if self._popen is None and not self._is_there():  # a child of ours keeps its pid until it is reaped
             os.close(handle)
             return None
         return handle
@@ -84,35 +88,45 @@ class EngineProcess:
         finally:
             os.close(handle)
 
-    def _reap(self) -> None:
-        if self._status is not None:
-            return
-        if self._popen is None:
-            self._reap_adopted()
-            return
-        code = self._popen.poll()
-        if code is not None:
-            self._status = _status_of(code)
-
-    def _reap_adopted(self) -> None:
-        """One whose Stoker became another program is still a child; of any other it can only be seen that it ended."""
+    def _look(self) -> bool:
+        """See whether it has ended. Says whether it is a child of ours, that keeps its pid until it is reaped."""
+        if self._reaped:
+            return False
+        if self._popen is None and self._entry() is None:  # its pid may be that of another child by now
+            self._status = self._status or ExitStatus()
+            return False
         try:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-        except ChildProcessError:
-            if not self._is_itself():
-                self._status = ExitStatus()
-        else:
-            if pid:
-                self._status = _status_of(os.waitstatus_to_exitcode(status))
+            self._status = self._status or _end_of(self.pid)
+        except ChildProcessError:  # one of an earlier Stoker: of such it can only be seen that they ended
+            if not self._is_there():
+                self._status = self._status or ExitStatus()
+            return False
+        return True
 
-    def _is_itself(self) -> bool:
-        """Whether its pid is not another's by now."""
+    def _reap(self) -> None:
+        """Let go of its pid, if it has ended."""
+        is_child = self._look()
+        if self._status is None or self._reaped:
+            return
+        self._reaped = True
+        if self._popen is not None:
+            self._popen.poll()
+        elif is_child:  # its Stoker became another program, us
+            os.waitpid(self.pid, os.WNOHANG)
+
+    def _is_there(self) -> bool:
+        entry = self._entry()
+        return entry is not None and not entry.gone
+
+    def _entry(self) -> proctable.ProcessEntry | None:
+        """Its own, and not that of a later bearer of its pid."""
         entry = proctable.read_entry(self.pid)
-        return entry is not None and entry.started == self.started and not entry.gone
+        return entry if entry is not None and entry.started == self.started else None
 
     def let_go(self) -> None:
         """It outlives us: nobody is to warn of a child that was not waited for."""
-        if self._popen is not None:
+        self._reap()
+        if self._popen is not None and not self._reaped:
             self._popen.returncode = 0
 
     async def left(self) -> int:
@@ -132,7 +146,9 @@ class EngineProcess:
         with self._grace:
             await self._terminate()
         await self._kill()
-        return await self._verify()
+        note = await self._verify()
+        self._reap()
+        return note
 
     async def _terminate(self) -> None:
         while True:
@@ -164,11 +180,15 @@ class EngineProcess:
         return f"could not be killed within {UNKILLABLE_SECONDS:g} s: {pids}"
 
     async def _signal(self, number: signal.Signals) -> None:
-        self._reap()
-        if self._status is None:  # until it is reaped, the leader's pid names this group and no other
+        """To its group while it lives: what it started elsewhere is its to end. Then to every member."""
+        is_child = self._look()
+        if is_child and self._status is None:
             proctable.signal_group(self.pid, number)
-        else:
-            await self._patiently(partial(proctable.send, await self._members(), number))
+            return
+        members = await self._members()
+        if self._status is None:
+            members = [entry for entry in members if entry.group == self.pid]
+        await self._patiently(partial(proctable.send, members, number))
 
     async def _patiently(self, look: Callable[[], T]) -> T:
         """Do something with the process table, in a thread. A shortage of ours passes; a stop has to be verified."""
@@ -182,9 +202,9 @@ class EngineProcess:
 
     async def _members(self) -> list[proctable.ProcessEntry]:
         if not proctable.HAS_PROC:
-            self._reap()
+            self._look()
             return []
-        found = await self._patiently(partial(proctable.members, self.pid, self.mark.__eq__))
+        found = await self._patiently(partial(proctable.members, self.pid, self.mark.__eq__, self.started))
         self._seen.update(entry.pid for entry in found)
         return found
 
@@ -224,6 +244,17 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], cwd: str | None, log: Pat
 def adopt(pid: int, started: int, mark: str) -> EngineProcess:
     """The process tree that an earlier Stoker started, and that :mod:`~stoker.supervise.adoption` found again."""
     return EngineProcess(pid, mark, started, None)
+
+
+def _end_of(pid: int) -> ExitStatus | None:
+    """How a child ended, which is not reaped by that; None while it runs. Raises ChildProcessError for no child."""
+    if not hasattr(os, "waitid"):  # macOS, under a Python before 3.13: to be looked at is to be reaped
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        return _status_of(os.waitstatus_to_exitcode(status)) if ended else None
+    found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if found is None:
+        return None
+    return _status_of(found.si_status if found.si_code == os.CLD_EXITED else -found.si_status)
 
 
 def _status_of(code: int) -> ExitStatus:

@@ -12,6 +12,7 @@ made the table of interned strings be built anew (2 MB) again and again, each ti
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -33,6 +34,7 @@ class ProcessEntry:
     session: int
     state: str
     started: int
+    group: int = 0
 
     @property
     def gone(self) -> bool:
@@ -55,7 +57,12 @@ def read_entry(pid: int) -> ProcessEntry | None:
     # The command's name stands in parentheses and may itself hold any character.
     fields = stat[stat.rindex(b")") + 2 :].split()
     return ProcessEntry(
-        pid=pid, state=fields[0].decode(), parent=int(fields[1]), session=int(fields[3]), started=int(fields[19])
+        pid=pid,
+        state=fields[0].decode(),
+        parent=int(fields[1]),
+        group=int(fields[2]),
+        session=int(fields[3]),
+        started=int(fields[19]),
     )
 
 
@@ -86,13 +93,16 @@ def read_mark(pid: int) -> str | None:
     return None
 
 
-def members(session: int | None, is_mark: Callable[[str], bool]) -> list[ProcessEntry]:
+def members(session: int | None, is_mark: Callable[[str], bool], began: int = 0) -> list[ProcessEntry]:
     """The living processes that are in ``session``, carry a marker that ``is_mark`` knows, or belong to such.
 
-    To belong is to descend from one, or to be in one's session. Our own session is nobody's.
+    To belong is to descend from one, or to be in one's session. Our own session is nobody's. ``began`` is when the
+    leader of ``session`` did, if that is known: a later session of the same number is a stranger's.
     """
     table = process_table()
     nobodys = {0, os.getsid(0)}  # 0: of a session outside our container
+    if began and any(entry.pid == session and entry.started != began for entry in table):
+        session = None
     found = {entry.pid for entry in table if entry.session == session or _is_marked(entry, is_mark)}
     while True:
         sessions = {entry.session for entry in table if entry.pid in found} - nobodys
@@ -116,16 +126,26 @@ def _is_marked(entry: ProcessEntry, is_mark: Callable[[str], bool]) -> bool:
 
 
 def send(entries: Iterable[ProcessEntry], number: signal.Signals) -> None:
-    """Signal exactly these processes: one that ended meanwhile is passed over, a new bearer of its pid is not hit."""
+    """Signal exactly these processes: one that ended meanwhile is passed over, a new bearer of its pid is not hit.
+
+    One that we may not signal is passed over too: it shows in whatever looks for it next.
+    """
     for entry in entries:
-        with contextlib.suppress(ProcessLookupError), _handle_of(entry) as handle:
+        with contextlib.suppress(ProcessLookupError, PermissionError), _handle_of(entry) as handle:
             if handle is not None:
                 signal.pidfd_send_signal(handle, number)
 
 
 @contextlib.contextmanager
 def _handle_of(entry: ProcessEntry) -> Iterator[int | None]:
-    handle = os.pidfd_open(entry.pid)
+    """None where it is gone. What has a handle can't become another process, so it is looked at after that is had."""
+    try:
+        handle = os.pidfd_open(entry.pid)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # before Linux 6.15: gone, but its number still names a group, or a session
+            raise
+        yield None
+        return
     try:
         now = read_entry(entry.pid)
         yield handle if now is not None and now.started == entry.started else None
@@ -134,6 +154,9 @@ def _handle_of(entry: ProcessEntry) -> Iterator[int | None]:
 
 
 def signal_group(leader: int, number: signal.Signals) -> None:
-    """Signal the process group that ``leader`` leads; nothing happens where it is gone."""
-    with contextlib.suppress(ProcessLookupError):
+    """Signal the process group that a child of ours leads, or led: one that was not reaped, so that it is no other's.
+
+    Nothing happens where nobody is in it whom we may signal.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, number)

@@ -7,8 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import attrs
@@ -118,14 +118,11 @@ async def open_fake_engine(
     try:
         port = await _listening_port(process)
         engine = RunningFakeEngine(base_url=f"http://127.0.0.1:{port}", port=port, process=process)
-        children = await _children(engine, faults)
-        try:
+        with _killed_in_the_end(await _children(engine, faults)):
             yield engine
-        finally:
-            for pid in children:
-                _kill(pid)
     finally:
-        _kill(-process.pid)
+        if process.returncode is None:  # else it is reaped, and the group of that number may be a stranger's
+            _kill(-process.pid)
         with trio.CancelScope(shield=True):
             await process.wait()
             for pipe in (process.stdin, process.stdout):
@@ -148,6 +145,30 @@ async def _children(engine: RunningFakeEngine, faults: Faults) -> list[int]:
     if not (faults.child or faults.setsid_grandchild or faults.double_fork):
         return []
     return list((await engine.state())["children"])
+
+
+@contextmanager
+def _killed_in_the_end(pids: Sequence[int]) -> Iterator[None]:
+    """Whoever has these pids now. Others may have them in the end."""
+    if not hasattr(os, "pidfd_open"):  # macOS
+        try:
+            yield
+        finally:
+            for pid in pids:
+                _kill(pid)
+        return
+    with ExitStack() as stack:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                handle = os.pidfd_open(pid)
+                stack.callback(os.close, handle)
+                stack.callback(_kill_by, handle)
+        yield
+
+
+def _kill_by(handle: int) -> None:
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
 
 
 def _kill(pid: int) -> None:
