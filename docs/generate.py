@@ -7,10 +7,11 @@ import random
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import get_overloads
 
 import attrs
 
-from stoker import hookspecs
+from stoker import client, hookspecs
 from stoker.builtin.policies import AtRandom, LeastLoad, PowerOfTwo, PrefixAffinity, RoundRobin, SessionAffinity
 from stoker.config.schema import reference
 from stoker.contracts import Configurable, EngineRuntime, Explaining, GpuScheduler, RoutingPolicy
@@ -341,6 +342,78 @@ def _prose(thing: object) -> str:
     return re.sub(r":\w+:`[~.]?(?:[\w.]+\.)?(\w+)`", r"`\1`", text).replace("``", "`")
 
 
+CLIENT = """\
+# The Python client
+
+<!-- Drawn from src/stoker/client by docs/generate.py; change it there. -->
+
+`stoker.client`; the two clients can also be imported from `stoker`. [The guide](../how-to/use-the-python-client.md)
+says what to do with them. Every example on this page is run by the tests.
+
+{classes}
+
+# Errors
+
+{tree}
+
+{errors}
+"""
+
+
+def client_page() -> str:
+    """The page of the Python client."""
+    things = [getattr(client, name) for name in client.__all__]
+    failures = [thing for thing in things if issubclass(thing, Exception)]
+    first = (client.UnifiedInferenceClient, client.AsyncUnifiedInferenceClient)
+    others = [thing for thing in things if thing not in failures and thing not in first]
+    tree = inspect.cleandoc(client.errors.__doc__ or "").partition("::\n\n")[2]
+    return CLIENT.format(
+        classes="\n\n".join(map(_class, (*first, *others))),
+        tree="```\n{}\n```".format(inspect.cleandoc(tree).replace("``", "")),
+        errors="\n\n".join(f"## {each.__name__}\n\n{_prose(each)}" for each in failures),
+    )
+
+
+def _class(kind: type) -> str:
+    if attrs.has(kind):
+        return _record(kind)
+    parts = [f"## {kind.__name__}", _with_examples(kind)]
+    for base in [base for base in kind.__mro__ if base.__module__.startswith("stoker.client")]:
+        for name, member in vars(base).items():
+            plain = member.__func__ if isinstance(member, classmethod) else member
+            if name.startswith("_"):
+                continue
+            if isinstance(plain, property):
+                parts += [f"**`{name}`**: `{_annotation(plain.fget, 'return')}`", _with_examples(plain)]
+            elif inspect.isfunction(plain):
+                parts += [f"**{_call(plain)}**", _with_examples(plain)]
+    return "\n\n".join(parts)
+
+
+def _call(function: Callable[..., object]) -> str:
+    """How a method is called, and what it returns: all it may return, where that depends on how it is called."""
+    overloads = get_overloads(function)
+    shown = overloads[0] if overloads else function
+    words: list[str] = []
+    for parameter in inspect.signature(shown).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in words:
+            words.append("*")
+        star = "**" if parameter.kind is parameter.VAR_KEYWORD else ""
+        words += [star + parameter.name] if parameter.name not in ("self", "cls") else []
+    returned = [_annotation(each, "return") for each in overloads or [function]]
+    results = " | ".join(each for each in dict.fromkeys(returned) if each != "Any" or len(returned) == 1)
+    kind = "async " if inspect.iscoroutinefunction(function) else ""
+    return f"`{kind}{function.__name__}({', '.join(words)}) -> {results}`"
+
+
+def _with_examples(thing: object) -> str:
+    """A docstring as Markdown, its examples fenced."""
+    fenced = re.sub(
+        r"^>>>.*\n?(?:.+\n?)*", lambda found: f"```pycon\n{found[0].rstrip()}\n```\n", _prose(thing), flags=re.MULTILINE
+    )
+    return fenced.rstrip()
+
+
 def pages() -> Mapping[Path, str]:
     """Every generated page: where it stands, and what it should say."""
     configuration = CONFIGURATION.format(
@@ -354,6 +427,7 @@ def pages() -> Mapping[Path, str]:
         REFERENCE / "engine-states.md": ENGINE_STATES.format(diagram=mermaid(), table=table()),
         REFERENCE / "configuration.md": configuration,
         REFERENCE / "hooks.md": hooks(),
+        REFERENCE / "client.md": client_page(),
         ROUTING: routing(ROUTING.read_text()),
     }
 

@@ -11,7 +11,7 @@ from types import ModuleType
 import attrs
 import pytest
 
-from stoker import config, contracts, hookspecs
+from stoker import client, config, contracts, hookspecs
 from stoker.cli.run import run
 from stoker.core.states import TRANSITIONS, mermaid
 from stoker.gateway.paths import EXACT
@@ -69,6 +69,16 @@ def test_the_index_leads_to_every_page() -> None:
     index = ROOT / "docs" / "index.md"
     linked = {(index.parent / target).resolve() for target in LINK.findall(index.read_text())}
     assert set(ROOT.glob("docs/**/*.md")) - {index} <= linked
+
+
+def test_every_public_name_of_the_client_is_documented() -> None:
+    page = (ROOT / "docs" / "reference" / "client.md").read_text()
+    assert set(re.findall(r"^## (\w+)$", page, re.MULTILINE)) == set(client.__all__)
+    for kind in (client.UnifiedInferenceClient, client.AsyncUnifiedInferenceClient):
+        _, section = page.split(f"\n## {kind.__name__}\n")
+        section = section.partition("\n## ")[0]
+        for name in dir(kind):
+            assert name.startswith("_") or re.search(rf"^\*\*`(async )?{name}\(", section, re.MULTILINE), name
 
 
 def test_every_hook_is_documented_and_no_other() -> None:

@@ -24,7 +24,7 @@ WIRED = (
 
 # What each part of stoker may import, besides itself. "stoker" is the package's own __init__.
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
-    "stoker": frozenset(),
+    "stoker": frozenset({"client"}),  # when somebody asks for it
     "errors": frozenset(),
     "model": frozenset({"errors"}),
     "home": frozenset({"errors", "model"}),
@@ -55,7 +55,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "doors": INSIDE | PARTS | {"config", "web"},
     "app": WIRED | {"builtin", "accelerators", "access_log"},
     "cli": WIRED | {"app", "client", "accelerators", "log_formats"},
-    "client": GROUND,
+    "client": frozenset({"errors", "model", "home"}),
     "__main__": frozenset({"stoker", "cli", "accelerators"}),
     "a plugin": frozenset({"errors", "model", "contracts", "hookspecs"}),
 }
@@ -163,6 +163,8 @@ def test_the_order_has_no_circle() -> None:
         ("stoker.testing.fake_engine", "if TYPE_CHECKING:\n    from stoker.gateway import routing"),
         ("stoker_embedded.runtime", "from stoker.testing import fake_engine"),
         ("stoker_embedded.runtime", "from stoker.home import Home"),
+        ("stoker.client.finding", "from stoker.cli import finding"),
+        ("stoker.client.wire", "from stoker import __version__"),
     ],
 )
 def test_a_wrong_import_is_found(module: str, line: str) -> None:

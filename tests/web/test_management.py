@@ -80,6 +80,9 @@ async def test_backends_say_where_requests_go(world: World) -> None:
         "healthy": True,
         "in_flight": 1,
         "limit": 4,
+        "paths": ["/v1/chat/completions"],
+        "renames": {},
+        "needs_key": False,
     }
     assert (await world.api.get("/backends")).json() == {"object": "list", "data": [expected]}
     assert (await world.api.get("/engines/a")).json()["active_requests"] == 1

@@ -127,6 +127,11 @@ class RoutingTable:
         """All known backends, in the order of the fleet."""
         return tuple(engine.backend for engine in self._engines.values())
 
+    def backend(self, engine_id: str) -> Backend | None:
+        """The backend of that engine, or None where requests don't go (yet)."""
+        engine = self._engines.get(engine_id)
+        return None if engine is None else engine.backend
+
     def of_model(self, name: str) -> Sequence[Backend]:
         """The backends that clients reach under ``name``."""
         return tuple(engine.backend for engine in self._engines_of(name))

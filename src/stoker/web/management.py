@@ -125,14 +125,18 @@ class ManagementEndpoints:
         }
 
     def _backend(self, info: EngineInfo) -> dict[str, object]:
+        backend = self.table.backend(info.engine_id)
         return {
             "engine_id": info.engine_id,
             "url": info.base_url,
             "model": info.model,
-            "names": info.names,
+            "names": info.names if backend is None else backend.names,
             "kind": info.kind,
             "state": info.state,
-            "healthy": info.state is EngineState.READY and not info.asleep,
+            "healthy": backend is not None and backend.accepting,
             "in_flight": self.table.activity(info.engine_id).active_requests,
             "limit": info.max_concurrency,
+            "paths": [] if backend is None else sorted(backend.paths),
+            "renames": {} if backend is None else dict(backend.renames),
+            "needs_key": backend is None or backend.api_key is not None,
         }

@@ -1,0 +1,154 @@
+"""The shell that awaits: carries out what calls ask for, on asyncio or on Trio."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, TypeVar
+
+import anyio
+import httpx2
+
+from stoker.client.steps import (
+    Break,
+    Broken,
+    Close,
+    Effect,
+    Opened,
+    Outcome,
+    Pause,
+    Reply,
+    Request,
+    Send,
+    Steps,
+    Together,
+)
+from stoker.client.wire import Doors, broken_by, headers_of, is_stream, parts_of
+
+T = TypeVar("T")
+
+
+class AsyncEvents:
+    """The events of one answer."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self._response = response
+        self._events = aiter(httpx2.EventSource(response, max_event_size=None))
+
+    async def next(self) -> httpx2.ServerSentEvent | Broken | None:
+        """The next one, None where there are no more. A cancellation closes the stream."""
+        try:
+            return await anext(self._events)
+        except StopAsyncIteration:
+            return None
+        except httpx2.HTTPError as error:
+            return broken_by(error)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Tell the other side that nobody listens. May be done again."""
+        with anyio.CancelScope(shield=True):
+            await self._response.aclose()
+            # httpx2 reads through generators within generators, and leaves them to the garbage collector, of which Trio
+            # complains. What ends all of them is an error from the innermost, and from a closed connection that comes.
+            with contextlib.suppress(httpx2.HTTPError, httpx2.StreamError):
+                async for _ in self._events:
+                    pass
+
+
+class AsyncShell:
+    """Runs calls. Closed by :meth:`aclose`; what runs then fails."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+        self.gateway = doors.to_gateway(httpx2.AsyncClient)
+        self._engines: dict[bool, httpx2.AsyncClient] = {}
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        with anyio.CancelScope(shield=True):
+            for http in (self.gateway, *self._engines.values()):
+                await http.aclose()
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Carry out a call and return what it returns. A cancellation ends it, and the engine's work for it."""
+        try:
+            effect = next(steps)
+            while True:
+                effect = steps.send(await self._perform(effect))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            steps.close()
+
+    async def _perform(self, effect: Effect) -> Any:
+        match effect:
+            case Send():
+                return await self._send(effect)
+            case Close():
+                return await effect.handle.close()
+            case Pause():
+                return await anyio.sleep(effect.seconds)
+            case Together():
+                return await self._together(effect)
+
+    async def _send(self, send: Send) -> Outcome:
+        http = self._door_of(send.request)
+        try:
+            request = http.build_request(**parts_of(send.request, send.timeout_seconds))
+            with anyio.fail_after(None if send.stream else send.timeout_seconds):
+                response = await http.send(request, stream=True)
+                try:
+                    return await self._open(response) if send.stream and is_stream(response) else await _read(response)
+                except BaseException:
+                    with anyio.CancelScope(shield=True):
+                        await response.aclose()
+                    raise
+        except TimeoutError:
+            return Broken(Break.TIMED_OUT, "no answer")
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            return broken_by(error)
+
+    async def _open(self, response: httpx2.Response) -> Outcome:
+        events = AsyncEvents(response)
+        first = await events.next()
+        if isinstance(first, Broken):
+            await events.close()
+            return first
+        return Opened(handle=events, headers=headers_of(response), first=None if first is None else first.data)
+
+    async def _together(self, together: Together) -> list[Any]:
+        results: list[Any] = [None] * len(together.calls)
+        failures: list[Exception] = []
+        limit = anyio.Semaphore(together.limit)
+
+        async def work(number: int, call: Steps[Any]) -> None:
+            async with limit:
+                try:
+                    results[number] = await self.run(call)
+                except Exception as error:  # noqa: BLE001 - raised below, alone and not in a group
+                    failures.append(error)
+                    group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            for number, call in enumerate(together.calls):
+                group.start_soon(work, number, call)
+        if failures:
+            raise failures[0]
+        return results
+
+    def _door_of(self, request: Request) -> httpx2.AsyncClient:
+        if not request.to_engine:
+            return self.gateway
+        tls = request.url.startswith("https:")
+        if tls not in self._engines:
+            self._engines[tls] = self._doors.to_engines(httpx2.AsyncClient, tls=tls)
+        return self._engines[tls]
+
+
+async def _read(response: httpx2.Response) -> Reply:
+    async with contextlib.aclosing(response):
+        content = await response.aread()
+    return Reply(status=response.status_code, headers=headers_of(response), content=content)

@@ -1,0 +1,52 @@
+"""What a server has to prove before anything is said to it."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import httpx2
+
+from stoker.client.errors import BadRequest
+from stoker.client.finding import Address
+
+_BEGIN = "-----BEGIN CERTIFICATE-----"
+_END = "-----END CERTIFICATE-----"
+
+Verify = bool | ssl.SSLContext
+
+
+def verification(address: Address, verify: ssl.SSLContext | None) -> Verify:
+    """Of the gateway: what the caller says, else its own certificate where it is this home's, else the usual."""
+    if not address.url.startswith("https:"):
+        return False  # nothing to verify; reading all certificates there are takes a while
+    if verify is not None:
+        return verify
+    return True if address.certfile is None else pinned(Path(address.certfile))
+
+
+def pinned(certfile: Path) -> ssl.SSLContext:
+    """Trusts nobody but the bearer of the first certificate in the file, by whatever name it is called."""
+    try:
+        text = certfile.read_text()
+        first = text[text.index(_BEGIN) : text.index(_END) + len(_END)]
+        context = ssl.create_default_context(cadata=first)
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        raise BadRequest(f"the certificate of the gateway, {certfile}, can't be used: {error}") from error
+    context.check_hostname = False
+    context.verify_flags = ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    return context
+
+
+def tls_failure(error: BaseException | None) -> str | None:
+    """What went wrong with TLS, if that is behind ``error``."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return str(getattr(error, "verify_message", None) or error)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def engines_context(verify: ssl.SSLContext | None) -> ssl.SSLContext:
+    """What engines that speak TLS have to prove."""
+    return httpx2.create_ssl_context() if verify is None else verify
