@@ -105,10 +105,11 @@ def test_without_engines_the_gateway_is_asked_with_its_key() -> None:
 
 def test_an_engine_is_asked_without_any_key() -> None:
     world = World(["a"])
-    assert world.ask(reply()).engine == "a"
+    given = {"Authorization": "Bearer mine", "X-API-Key": "mine", "X-Trace": "t"}
+    assert world.ask(reply(), options=attrs.evolve(OPTIONS, headers=given)).engine == "a"
     [send] = world.sent
     assert send.request.to_engine
-    assert "authorization" not in send.request.headers
+    assert send.request.headers.keys() == {"accept", "content-type", "x-trace"}
     assert world.busy() == 0
 
 

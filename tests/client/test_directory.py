@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.client.directory import SUSPICION_SECONDS, Directory, Known, known_of
+from stoker.client.directory import LOAD_SECONDS, SUSPICION_SECONDS, Directory, Known, known_of
 from stoker.client.discovery import REFRESH_SECONDS, Discovery
 
 CHAT = "/v1/chat/completions"
+
+
+NOW = 10.0
 
 
 def known(engine_id: str, **changes: Any) -> Known:
@@ -45,13 +48,15 @@ def entry(engine_id: str = "a", **changes: Any) -> dict[str, Any]:
     }
 
 
-def chosen(directory: Directory, load: dict[str, int] | None = None, *tried: str, now: float = 0, turn: int = 0) -> Any:
+def chosen(
+    directory: Directory, load: dict[str, int] | None = None, *tried: str, now: float = NOW, turn: int = 0
+) -> Any:
     engine = directory.choose("m", CHAT, load or {}, set(tried), now, turn)
     return engine and engine.engine_id
 
 
 def test_the_least_busy_engine_is_chosen_and_equals_take_turns() -> None:
-    directory = Directory(engines=(known("a", in_flight=2), known("b"), known("c")))
+    directory = Directory(engines=(known("a", in_flight=2), known("b"), known("c")), asked_at=NOW)
     assert [chosen(directory, turn=turn) for turn in range(4)] == ["b", "c", "b", "c"]
     assert chosen(directory, {"b": 3, "c": 3}) == "a"
 
@@ -67,8 +72,17 @@ def test_the_least_busy_engine_is_chosen_and_equals_take_turns() -> None:
     ],
 )
 def test_engines_that_are_none_for_this_request(changes: dict[str, Any]) -> None:
-    assert chosen(Directory(engines=(known("a", **changes),)), {"a": 1}) is None
-    assert chosen(Directory(engines=(known("a", **changes), known("b", in_flight=9))), {"a": 1}) == "b"
+    assert chosen(Directory(engines=(known("a", **changes),), asked_at=NOW), {"a": 1}) is None
+    both = Directory(engines=(known("a", **changes), known("b", in_flight=9)), asked_at=NOW)
+    assert chosen(both, {"a": 1}) == "b"
+
+
+def test_what_others_had_there_a_while_ago_counts_no_more() -> None:
+    """Otherwise an engine that was full when it was listed would never be used again."""
+    directory = Directory(engines=(known("a", in_flight=4, limit=4),), asked_at=NOW)
+    assert chosen(directory) is None
+    assert chosen(directory, now=NOW + LOAD_SECONDS) == "a"
+    assert chosen(directory, {"a": 4}, now=NOW + LOAD_SECONDS) is None
 
 
 def test_one_that_was_tried_is_not_tried_again() -> None:
@@ -78,7 +92,7 @@ def test_one_that_was_tried_is_not_tried_again() -> None:
 
 
 def test_a_suspected_engine_is_the_last_choice_for_some_seconds() -> None:
-    directory = Directory(engines=(known("a"), known("b", in_flight=50))).suspect("a", now=100)
+    directory = Directory(engines=(known("a"), known("b", in_flight=50)), asked_at=100).suspect("a", now=100)
     assert chosen(directory, now=100) == "b"
     assert chosen(directory, None, "b", now=100) == "a"
     assert chosen(directory, now=100 + SUSPICION_SECONDS) == "a"
@@ -112,8 +126,8 @@ def test_an_engine_that_is_not_ready_any_more_is_left_at_once_also_if_an_older_l
 def test_whatever_is_known_the_choice_is_a_sound_one(
     engines: list[Known], load: dict[str, int], tried: set[str], suspected: dict[str, float], turn: int
 ) -> None:
-    directory = Directory(engines=tuple(engines), suspected=suspected)
-    engine = directory.choose("m", CHAT, load, tried, 10, turn)
+    directory = Directory(engines=tuple(engines), asked_at=NOW, suspected=suspected)
+    engine = directory.choose("m", CHAT, load, tried, NOW, turn)
 
     def open_to_it(one: Known) -> bool:
         room = one.limit is None or one.in_flight + load.get(one.engine_id, 0) < one.limit

@@ -57,7 +57,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "cli": WIRED | {"app", "client", "accelerators", "log_formats"},
     "client": frozenset({"errors", "model", "home"}),
     "__main__": frozenset({"stoker", "cli", "accelerators"}),
-    "a plugin": frozenset({"errors", "model", "contracts", "hookspecs"}),
+    "a plugin": frozenset({"errors", "model", "contracts", "hookspecs", "client", "stoker"}),
 }
 
 # The core is a function of its arguments: whatever could read a clock, a file or a socket is not on this list.

@@ -36,6 +36,8 @@ DIRECT_ATTEMPTS = 2  # that an engine may have worked on: a request that kills e
 # The engine can't take it now: another one may. What else went wrong there, the gateway knows better.
 _NEXT_ENGINE = frozenset({502, 503, 504})
 _ASK_THE_GATEWAY = frozenset({401, 403, 404, 429, 500})
+# Meant for the gateway, which does not pass them on either.
+_CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie", "api-key", "x-api-key"})
 
 
 def _nothing() -> None:
@@ -294,7 +296,8 @@ class Asking:
 def _to_engine(call: requests.Call, engine: Known) -> Request:
     """The request as it goes to an engine: without any key, and asking for the model by a name that is known there."""
     content = call.content(engine.renames.get(call.model))
-    return Request(method="POST", url=engine.url + call.path, headers=_headers(call), content=content, to_engine=True)
+    headers = {name: value for name, value in _headers(call).items() if name not in _CREDENTIALS}
+    return Request(method="POST", url=engine.url + call.path, headers=headers, content=content, to_engine=True)
 
 
 def _headers(call: requests.Call) -> dict[str, str]:

@@ -12,6 +12,7 @@ from stoker.client.finding import is_loopback
 from stoker.model import NOTHING
 
 SUSPICION_SECONDS = 5.0
+LOAD_SECONDS = 2.0  # after which it says nothing any more how many requests others had there
 
 
 @attrs.frozen(kw_only=True)
@@ -27,10 +28,6 @@ class Known:
     in_flight: int = 0
     limit: int | None = None
     renames: Mapping[str, str] = NOTHING
-
-    def has_room(self, own: int) -> bool:
-        """Whether it takes another request, besides ``own`` that went there from here."""
-        return self.limit is None or self.in_flight + own < self.limit
 
 
 @attrs.frozen(kw_only=True)
@@ -49,9 +46,15 @@ class Directory:
     ) -> Known | None:
         """The usable engine of the model with the fewest requests, suspected ones last, those that were tried never.
 
-        ``load`` are the requests that went there from here. Among equals ``turn`` decides, a number that grows.
+        ``load`` are the requests that went there from here; those of others count while the listing is new. Among
+        equals ``turn`` decides, a number that grows.
         None where no engine takes it: the gateway may know more, or let it wait.
         """
+        fresh = now - self.asked_at < LOAD_SECONDS
+
+        def busy(engine: Known) -> int:
+            return load.get(engine.engine_id, 0) + (engine.in_flight if fresh else 0)
+
         fit = [
             engine
             for engine in self.engines
@@ -59,15 +62,11 @@ class Directory:
             and model in engine.names
             and path in engine.paths
             and engine.engine_id not in tried
-            and engine.has_room(load.get(engine.engine_id, 0))
+            and (engine.limit is None or busy(engine) < engine.limit)
         ]
         fit = [engine for engine in fit if self.suspected.get(engine.engine_id, now) <= now] or fit
         if not fit:
             return None
-
-        def busy(engine: Known) -> int:
-            return engine.in_flight + load.get(engine.engine_id, 0)
-
         least = min(map(busy, fit))
         calm = [engine for engine in fit if busy(engine) == least]
         return calm[turn % len(calm)]

@@ -207,7 +207,8 @@ class UnifiedInferenceClient(EngineMethods):
     def embed(self, texts: Texts, *, return_result: bool = False, **parameters: Any) -> Any:
         """The vectors of ``texts``, one for each and in their order; of a single text, a list of one.
 
-        Long lists are sent in batches, several at the same time. If one fails, its error is raised.
+        Long lists are sent in batches, several at the same time; ``timeout`` is for each of them. If one fails, its
+        error is raised.
 
         >>> vectors = client.embed(["one", "two", "three"])
         >>> len(vectors), len(vectors[0])
