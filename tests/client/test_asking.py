@@ -24,7 +24,7 @@ from .conftest import Create
 def last_body(program: Program, engine_id: str = "fake") -> Any:
     """The body of the last request that an engine got."""
     info = program.manage("GET", f"/engines/{engine_id}").json()
-    requests = httpx2.get(f"{info['base_url']}/fake/requests", timeout=60).json()["requests"]
+    requests = httpx2.get(f"{info['base_url']}/fake/requests", timeout=60, verify=False).json()["requests"]
     return json.loads(base64.b64decode(requests[-1]["body_base64"]))
 
 

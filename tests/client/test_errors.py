@@ -42,7 +42,7 @@ def faults(program: Program, **changes: object) -> Iterator[None]:
     try:
         yield
     finally:
-        httpx2.delete(f"{info['base_url']}/fake/faults", timeout=HANG_GUARD_SECONDS).raise_for_status()
+        httpx2.delete(f"{info['base_url']}/fake/faults", timeout=HANG_GUARD_SECONDS, verify=False).raise_for_status()
         wait_for(program, state="READY")
 
 

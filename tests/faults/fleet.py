@@ -72,12 +72,14 @@ def wait_for(program: Program, engine_id: str = "fake", **values: object) -> Map
 
 def change_faults(info: Mapping[str, Any], **faults: object) -> None:
     """From now on an engine has these faults besides those that it has."""
-    httpx2.post(f"{info['base_url']}/fake/faults", json=faults, timeout=HANG_GUARD_SECONDS).raise_for_status()
+    httpx2.post(
+        f"{info['base_url']}/fake/faults", json=faults, timeout=HANG_GUARD_SECONDS, verify=False
+    ).raise_for_status()
 
 
 def fake_state(info: Mapping[str, Any]) -> Mapping[str, Any]:
     """What an engine counted."""
-    return dict(httpx2.get(f"{info['base_url']}/fake/state", timeout=HANG_GUARD_SECONDS).json())
+    return dict(httpx2.get(f"{info['base_url']}/fake/state", timeout=HANG_GUARD_SECONDS, verify=False).json())
 
 
 def question(words: str = "one two three", **fields: object) -> Mapping[str, Any]:
@@ -87,7 +89,7 @@ def question(words: str = "one two three", **fields: object) -> Mapping[str, Any
 
 def ask(program: Program, **fields: object) -> httpx2.Response:
     """The answer to a question."""
-    return httpx2.post(f"{program.url}{CHAT}", json=question(**fields), timeout=HANG_GUARD_SECONDS)  # type: ignore[arg-type]
+    return httpx2.post(f"{program.url}{CHAT}", json=question(**fields), timeout=HANG_GUARD_SECONDS, verify=False)  # type: ignore[arg-type]
 
 
 @attrs.define(eq=False)
@@ -141,7 +143,7 @@ class Listener:
 def stream(program: Program, **fields: object) -> Iterator[Listener]:
     """A stream that has begun."""
     body = question(**{"stream": True, **fields})  # type: ignore[arg-type]
-    with httpx2.stream("POST", f"{program.url}{CHAT}", json=body, timeout=HANG_GUARD_SECONDS) as response:
+    with httpx2.stream("POST", f"{program.url}{CHAT}", json=body, timeout=HANG_GUARD_SECONDS, verify=False) as response:
         assert response.status_code == httpx2.codes.OK, response.read()
         yield Listener(response, response.iter_lines())
 
