@@ -1,0 +1,132 @@
+"""The configuration, the address it wants, the environments of its engines, and the gateway that runs."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stoker import __version__, config, environments
+from stoker.cli.checks.finding import Finding, fail, ok, warn
+from stoker.cli.client import connect
+from stoker.cli.configured import require_fit
+from stoker.cli.finding import RunningGateway
+from stoker.cli.invocation import program
+from stoker.environments import State
+from stoker.errors import ConfigError, StokerError
+from stoker.home import Home
+from stoker.listening import listen_on
+from stoker.plugins import Registry
+from stoker.settings import Settings
+from stoker.supervise import ports, proctable
+
+INTERPRETER_SECONDS = 20.0
+OLDEST = "import sys; sys.exit(sys.version_info < (3, 9))"
+
+
+def configuration(path: Path | None, registry: Registry) -> tuple[Finding, Settings | None]:
+    """What ``config check`` says of it, and what is in it; None where it can't be used."""
+    what = "configuration"
+    if path is None:
+        return ok(what, "there is no stoker.toml here: the defaults count"), Settings()
+    remedy = f"mend it; {program()} config check -c {path} names every mistake"
+    try:
+        settings = config.load(path)
+        require_fit(settings, registry, str(path))
+    except ConfigError as error:
+        first = str(error).splitlines()
+        return fail(what, " ".join(line.strip() for line in first[:2]), remedy), None
+    return ok(what, f"{path} is fine"), settings
+
+
+def plugins(registry: Registry) -> Finding:
+    """Whether all of them could be loaded."""
+    left_out = [f"{record.name}: {record.problem}" for record in registry.records if record.problem is not None]
+    if left_out:
+        return warn("plugins", f"left out: {'; '.join(left_out)}", f"mend or remove them; see {program()} plugin list")
+    return ok("plugins", f"{len(registry.records)} loaded")
+
+
+def address(settings: Settings, running: RunningGateway | None, *, configured: bool) -> Finding:
+    """Whether a gateway could listen where it is to listen, if it does not do so already."""
+    what = "address"
+    listen = config.parse_listen(settings.gateway.listen)
+    if running is not None:
+        return ok(what, f"the gateway has {running.url}")
+    try:
+        listen_on(listen).close()
+    except StokerError as error:
+        holder = ", ".join(f"process {pid}" for pid in _holders(listen.host, listen.port))
+        said = str(error).partition(";")[0] + (f"; {holder} listens there" if holder else "")
+        remedy = "stop what listens there, or name another address: [gateway] listen, or --listen"
+        return fail(what, said, remedy) if configured else warn(what, said, remedy)
+    return ok(what, f"{settings.gateway.listen} is free")
+
+
+def _holders(host: str, port: int) -> Iterator[int]:
+    with contextlib.suppress(OSError):
+        inodes = ports.listeners(host, port)
+        for entry in proctable.process_table():
+            if inodes & (ports.sockets_of(entry.pid) or frozenset()):
+                yield entry.pid
+
+
+def runtimes(home: Home, settings: Settings, registry: Registry) -> Iterator[Finding]:
+    """The environments that the configured engines need, and those that are installed besides."""
+    wanted = {spec.runtime for spec in settings.engines}
+    specs = {name: each.environment for name, each in registry.runtimes.items() if each.environment is not None}
+    states = {state.name: state for state in environments.listing(home, specs)}
+    for name, state in states.items():
+        what = f"runtime {name}"
+        named = settings.runtimes.get(name)
+        if named is not None and named.python is not None:
+            yield interpreter(what, named.python, f"correct python of [runtime.{name}] in the configuration")
+        elif state.state is State.INSTALLED and state.python is not None:
+            remedy = f"{program()} runtime remove {name}, then: {program()} runtime install {name}"
+            yield interpreter(what, state.python, remedy)
+        elif name in wanted:
+            yield fail(what, f"its environment is {state.state.value}", f"{program()} runtime install {name}")
+        elif state.state is not State.MISSING:
+            yield warn(what, f"its environment is {state.state.value}", f"{program()} runtime install {name}")
+
+
+def interpreter(what: str, python: Path, remedy: str) -> Finding:
+    """Whether an environment's interpreter runs."""
+    try:
+        done = subprocess.run(
+            [str(python), "-I", "-S", "-c", OLDEST],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=INTERPRETER_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return fail(what, f"{python} does not end", remedy)
+    except OSError as error:
+        return fail(what, f"{python} can't be run: {error.strerror}", remedy)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return fail(what, f"{python} is no Python that an engine could use: {last}", remedy)
+    return ok(what, f"{python} runs")
+
+
+def gateway(running: RunningGateway | None) -> tuple[Finding, Mapping[str, Any] | None]:
+    """Whether it answers, as what it should be; with what it says of the GPUs."""
+    what = "gateway"
+    if running is None:
+        return ok(what, "none runs on this folder"), None
+    where = f"{running.url} (pid {running.pid}, version {running.version})"
+    try:
+        with connect() as client:
+            status = client.get("/status")
+            gpus = client.get("/gpu")
+    except StokerError as error:
+        return fail(what, f"{where} does not answer: {error}", f"see {program()} gateway logs"), None
+    if left_out := status.get("plugins_left_out"):
+        return warn(what, f"{where}; plugins left out: {', '.join(left_out)}", f"see {program()} plugin list"), gpus
+    if running.version != __version__:
+        return warn(what, f"{where}; this is {__version__}", f"{program()} gateway restart"), gpus
+    return ok(what, f"{where} answers"), gpus
