@@ -1,0 +1,1 @@
+"""The gateway as a module: ``python -m sage.llm.gateway``."""
