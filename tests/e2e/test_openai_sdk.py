@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import openai
 import pytest
 
@@ -99,6 +100,55 @@ def test_a_json_schema_reaches_the_engine_and_binds_the_model(client: openai.Ope
     weather = json.loads(answer.choices[0].message.content or "")
     assert weather["city"] in {"Paris", "Rome"}
     assert isinstance(weather["sunny"], bool)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_conversation_goes_on_from_where_it_was(program: Program, client: openai.OpenAI, stream: bool) -> None:
+    session = httpx2.post(f"{program.url}/sessions", json={"instructions": "Answer in a few words."}).json()
+    path = f"{program.url}/sessions/{session['session_id']}"
+    prompts, answers = [], []
+    for question in ("What is the capital of France?", "And of Italy?"):
+        asked = client.chat.completions.create(
+            model=CHAT,
+            messages=[{"role": "user", "content": question}],
+            max_tokens=12,
+            extra_body={"session_id": session["session_id"]},
+            **({"stream": True, "stream_options": {"include_usage": True}} if stream else {}),
+        )  # type: ignore[call-overload]
+        if stream:
+            chunks = list(asked)
+            answers.append("".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices))
+            prompts.append(chunks[-1].usage.prompt_tokens)
+        else:
+            answers.append(asked.choices[0].message.content)
+            prompts.append(asked.usage.prompt_tokens)
+        last = httpx2.get(f"{path}/messages").json()["data"][-1]
+        assert (last["content"], last["aborted"], last["model"]) == (answers[-1], False, CHAT)
+    assert prompts[1] > prompts[0], "the engine read what was said before"
+    assert httpx2.get(path).json()["message_count"] == 4
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.chat.completions.create(
+            model=CHAT, messages=[{"role": "user", "content": "Hi"}], extra_body={"session_id": "sess_0"}
+        )
+    assert caught.value.code == "session_not_found"
+
+
+def test_a_client_that_leaves_a_conversation_leaves_what_it_was_told(program: Program, client: openai.OpenAI) -> None:
+    session_id = httpx2.post(f"{program.url}/sessions").json()["session_id"]
+    stream = client.chat.completions.create(
+        model=CHAT,
+        messages=[{"role": "user", "content": "Tell a long story."}],
+        stream=True,
+        max_tokens=1500,
+        extra_body={"session_id": session_id},
+    )
+    next(chunk for chunk in stream if chunk.choices and chunk.choices[0].delta.content)
+    stream.close()
+    messages = until(
+        lambda: httpx2.get(f"{program.url}/sessions/{session_id}/messages").json()["data"], "the turn is kept"
+    )
+    assert [(message["role"], message["aborted"]) for message in messages] == [("user", True), ("assistant", True)]
+    assert messages[1]["content"]
 
 
 def test_embeddings_have_length_one_and_know_what_is_near(client: openai.OpenAI) -> None:
