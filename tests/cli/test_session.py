@@ -97,3 +97,12 @@ def test_a_long_list_comes_in_pages_as_far_as_it_is_wanted(
 
 def test_without_a_gateway_that_is_said(here: Call) -> None:
     assert here("session", "list").code == 3
+
+
+def test_they_can_be_switched_off(shell: Shell) -> None:
+    shell.write('[gateway]\nlisten = "127.0.0.1:0"\n[sessions]\nenabled = false\nkeep_days = 30.0\n')
+    assert shell.run("gateway", "start").code == 0
+    gateway = read_gateway(shell.home)
+    assert gateway is not None
+    assert httpx2.get(f"{gateway.url}/sessions", trust_env=False, verify=False).status_code == 404
+    assert shell.run("gateway", "stop").code == 0

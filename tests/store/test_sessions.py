@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from stoker.core.conversation import Budget, Turn
 from stoker.errors import ConflictError, NoSessionError
 from stoker.store import sessions
-from stoker.store.archive import SessionArchive
+from stoker.store.archive import DAY_SECONDS, SessionArchive
 from stoker.store.database import Database, StoreError, open_database
 from stoker.store.schema import MIGRATIONS
 from stoker.store.sessions import Session
@@ -197,6 +198,21 @@ async def test_those_in_which_nothing_was_said_for_long_are_cleaned_up(
     assert await archive.clean_up(5.0, "a") == 4
     assert [each.session_id for each in database.do(sessions.listing(None, 10)).items] == ["new", "old-0"]
     assert await archive.clean_up(5.0, None) == 1
+
+
+async def test_old_ones_go_by_themselves_again_and_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("stoker.store.archive.SWEEP_SECONDS", 0.001)
+    nursery.start_soon(SessionArchive(database, clock=lambda: 2.5 * DAY_SECONDS).keep_clean, 1.0)
+    nursery.start_soon(SessionArchive(None).keep_clean, 1.0)
+    for number in range(3):
+        await database.run(sessions.creation(begun(f"new-{number}", 2 * DAY_SECONDS)))
+        await database.run(sessions.creation(begun(f"old-{number}", DAY_SECONDS)))
+        with trio.fail_after(20):
+            while len((await database.run(sessions.listing(None, 10))).items) > number + 1:
+                await trio.sleep(0.002)
+    assert "old sessions are not forgotten: the state file can't be used" in caplog.text
 
 
 async def test_without_a_state_file_there_is_a_reason(database: Database) -> None:
