@@ -430,6 +430,45 @@ async def test_without_a_state_file_only_sessions_are_refused(database: Database
         assert (await world.ask({"model": "m", "messages": [user("x")]})).status == 200
 
 
+@attrs.define
+class Slow:
+    """An archive that takes its time."""
+
+    inner: SessionArchive
+    keeps: trio.Event = attrs.field(factory=trio.Event)
+    may_keep: trio.Event = attrs.field(factory=trio.Event)
+
+    async def check(self, *asked: Any) -> None:
+        await self.inner.check(*asked)
+
+    async def recall(self, *asked: Any) -> Any:
+        return await self.inner.recall(*asked)
+
+    async def keep(self, session_id: str, turn: Turn) -> bool:
+        self.keeps.set()
+        await self.may_keep.wait()
+        return await self.inner.keep(session_id, turn)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_while_its_turn_is_kept_loses_nothing(
+    database: Database, lane: Lane, stream: bool
+) -> None:
+    archive = Slow(SessionArchive(database))
+    async with running(archive=archive, lane=lane) as world:
+        kept = Kept(world, database)
+        kept.begin(ID)
+        await world.engine("one", echo)
+        async with world.client() as client:
+            await client.send(CHAT, asks(user("x"), stream=stream))
+            await archive.keeps.wait()
+        for _ in range(5):  # when these are answered, the gateway has seen it leave
+            await world.ask({"model": "m", "messages": []})
+        archive.may_keep.set()
+        await until(kept.rows)
+        assert [each.aborted for each in kept.rows()] == [False, False]
+
+
 # Requests that are wrong
 
 

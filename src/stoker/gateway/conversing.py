@@ -127,8 +127,7 @@ class Exchange:
         finally:
             try:
                 if not self._settled and (listening.started or self._is_with_an_engine()):
-                    with trio.CancelScope(shield=True):
-                        await self._keep()
+                    await self._keep()
             finally:
                 self._release()
 
@@ -153,7 +152,9 @@ class Exchange:
             aborted=not hearing.whole,
             instructions=instructions or None,
         )
-        if not await self._archive.keep(job.session_id, turn):
+        with trio.CancelScope(shield=True):  # a client that leaves now has had its answer, or all it will get
+            kept = await self._archive.keep(job.session_id, turn)
+        if not kept:
             self._counters.turns_lost += 1
         elif turn.aborted:
             self._counters.turns_aborted += 1
