@@ -39,6 +39,7 @@ from stoker.gpu.nvml import read_gpus
 from stoker.handing_over import STOP_SIGNALS, Inheritance, Successor
 from stoker.home import Home
 from stoker.listening import allow_many_descriptors, listen_on, url_of
+from stoker.notifying import Notifier
 from stoker.observing import Observer, Observers
 from stoker.operations import Ending, Operations
 from stoker.plugins import Registry
@@ -90,6 +91,7 @@ def run(
     allow_many_descriptors()
     home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
     inheritance = Inheritance.take(os.environ)
+    notifier = Notifier.take(os.environ, os.getpid())
     with contextlib.ExitStack() as stack:
         locked = stack.enter_context(lock.hold(home.lock, inheritance.lock))
         check_address(settings.gateway, home)
@@ -104,13 +106,25 @@ def run(
             log_format = settings.gateway.log_format
             observers.append(stack.enter_context(open_access_log(settings.gateway.access_log, log_format)))
         program = Program(
-            settings, home, registry, config_path, on_ready, companion, listener, strict, successor, tls, observers
+            settings,
+            home,
+            registry,
+            config_path,
+            on_ready,
+            companion,
+            listener,
+            strict,
+            successor,
+            tls,
+            observers,
+            notifier,
         )
         code = _run(program)
         if program.handed is not None and successor is not None:
             log.info("restarting")
             logging.shutdown()
-            successor.take_over(program.handed, locked)
+            notifier.restarting()
+            successor.take_over(program.handed, locked, notifier.variables)
         return code
 
 
@@ -153,6 +167,7 @@ class Program:
     successor: Successor | None = None
     tls: ssl.SSLContext | None = None
     request_observers: Sequence[Observer] = ()
+    notifier: Notifier = attrs.field(factory=Notifier)
     exit_code: int = 0
     serves: bool = False
     handed: socket.socket | None = None
@@ -166,7 +181,11 @@ class Program:
         """Everything, from the first task to the last."""
         with trio.open_signal_receiver(*stop_signals()) as signals:  # first, so that nothing is left half done
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # a predecessor kept them for us
-            return await self._run(signals)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.notifier.run)
+                code = await self._run(signals)
+                nursery.cancel_scope.cancel()
+            return code
 
     async def _run(self, signals: AsyncIterator[int]) -> int:
         token = await trio.to_thread.run_sync(load_or_make_token, self.home.admin_token)
@@ -206,6 +225,8 @@ class Program:
                 self._say_ready(doors)
                 self.serves = self.companion is None
                 await self.departure.wanted.wait()
+                if self.departure.way is not Ending.RESTART:
+                    self.notifier.stopping()
                 engines.start_soon(self.departure.hurry_when_told, supervisor, server.hurry)
                 await self.departure.wind_up(supervisor, table)
                 if self.departure.way is Ending.RESTART:  # who connects from now on waits in the backlog
@@ -319,8 +340,10 @@ class Program:
         return web
 
     def _say_ready(self, doors: trio.Nursery) -> None:
+        url = url_of(self.listener, self.tls)
+        self.notifier.ready(f"answers at {url}")
         if self.on_ready is not None:
-            self.on_ready(url_of(self.listener, self.tls))
+            self.on_ready(url)
         if self.companion is not None:
             doors.start_soon(self._accompany, self.companion)
 

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -89,14 +89,16 @@ class Successor:
             said = (done.stderr or done.stdout).strip()
             raise StokerError(f"the new Stoker would not start, and so the old one stays: {said}")
 
-    def take_over(self, listener: socket.socket, lock: int) -> None:
-        """Become it. Returns only by raising :class:`StokerError`: then nothing serves any more."""
+    def take_over(self, listener: socket.socket, lock: int, variables: Mapping[str, str]) -> None:
+        """Become it, with ``variables`` besides our own. Returns only by raising :class:`StokerError`: then nothing
+        serves any more.
+        """
         for descriptor in (listener.fileno(), lock):
             os.set_inheritable(descriptor, True)  # noqa: FBT003 - the standard library takes it so
         handed = json.dumps({"listener": listener.fileno(), "lock": lock})
         argv = [*self.command, *self.arguments]
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # one that comes now is for the successor
         try:
-            os.execve(argv[0], argv, {**os.environ, VARIABLE: handed})  # noqa: S606 - argv, as ours was
+            os.execve(argv[0], argv, {**os.environ, **variables, VARIABLE: handed})  # noqa: S606 - argv, as ours was
         except OSError as error:
             raise StokerError(f"{argv[0]} can't be executed, and the gateway has ended: {error.strerror}") from error
