@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -73,3 +75,20 @@ def test_one_that_can_not_be_signalled_is_passed_over(
     assert leader.poll() is None
     proctable.send([entry_of(leader)], signal.SIGKILL)
     assert leader.wait(10) == -signal.SIGKILL
+
+
+def test_a_long_table_of_connections_is_not_held_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each start of an engine read it whole, 4 MB for 10,000 that had just ended, in the memory of another thread."""
+    table = tmp_path / "self" / "net" / "tcp"
+    table.parent.mkdir(parents=True)
+    ended = "{}: 0100007F:{:04X} 0100007F:1F90 06 00000000:00000000 03:000004A0 00000000     0        0 0 3 0\n"
+    listens = "20000: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0\n"
+    table.write_text("".join(["sl local_address …\n", *(ended.format(n, n + 20000) for n in range(20000)), listens]))
+    monkeypatch.setattr(ports, "PROC", str(tmp_path))
+    tracemalloc.start()
+    try:
+        assert ports.listeners("127.0.0.1", 0x1F90) == {4711}
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 256 * 1024

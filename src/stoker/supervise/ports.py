@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from stoker.supervise.proctable import PROC, read_file
+from stoker.supervise.proctable import PROC
 
 Address = IPv4Address | IPv6Address
 _LISTENING = "0A"
@@ -55,17 +55,22 @@ def _inodes(links: Iterable[str]) -> Iterator[int]:
 
 
 def _listening_at(port: int) -> Iterator[tuple[Address, int]]:
+    for line in _lines_with(f":{port:04X} ".encode()):
+        words = line.decode().split()
+        address, _, local_port = words[1].partition(":")
+        if words[3] == _LISTENING and int(local_port, 16) == port:
+            yield _unmapped(_read_address(address)), int(words[9])
+
+
+def _lines_with(text: bytes) -> Iterator[bytes]:
+    """Line by line: with connections that end by the thousand a table is megabytes, which the thread's memory keeps."""
     for table in ("tcp", "tcp6"):
         try:
-            lines = read_file("self", f"net/{table}").decode().splitlines()
+            file = open(f"{PROC}/self/net/{table}", "rb")  # noqa: PTH123, SIM115 - as all of /proc; closed below
         except FileNotFoundError:  # a kernel without IPv6
             continue
-        for line in lines:
-            if f":{port:04X} " in line:
-                words = line.split()
-                address, _, local_port = words[1].partition(":")
-                if words[3] == _LISTENING and int(local_port, 16) == port:
-                    yield _unmapped(_read_address(address)), int(words[9])
+        with file:
+            yield from (line for line in file if text in line)
 
 
 def _read_address(text: str) -> Address:
