@@ -216,8 +216,9 @@ def test_a_proxy_in_front_reads_the_same_or_refuses(proxy: int, stoker: Stoker) 
     for name, ambiguous in AMBIGUOUS.items():
         before = stoker.engine_state()["requests"]
         with socket.create_connection(("127.0.0.1", proxy), HANG_GUARD_SECONDS) as sock:
-            sock.sendall(ambiguous)
-            sock.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):  # it refuses before it has heard all, and resets the connection
+                sock.sendall(ambiguous)
+                sock.shutdown(socket.SHUT_WR)
             first_ = statuses(read_to_the_end(sock))
         assert sum(status < 400 for status in first_) <= 1, f"{name}: {first_}"  # what follows may be refused
         assert stoker.engine_state()["requests"] <= before + 1, name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -240,6 +242,28 @@ async def test_a_driver_that_fails_is_waited_for(machine: Machine, autojump_cloc
         assert reason.endswith("; the NVIDIA driver can't be asked: Unknown Error")
         machine.reason, machine.used_gib = None, {0: 0.0}
         await until_placed(line, "a")
+
+
+async def test_who_uses_a_gpu_is_looked_for_again_when_there_are_descriptors(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    """A measurement that found none left once ended Stoker, with all that it served."""
+    looks: list[set[int]] = []
+
+    def owners(pids: set[int], *_: object) -> Mapping[int, str]:
+        looks.append(pids)
+        if len(looks) < 3:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return {7: "engine"}
+
+    async def read() -> GpuReport:
+        return report(gpu(0, processes={7: (None, 1)}))
+
+    monkeypatch.setattr(placing, "owners", owners)
+    placer = Placer(Pack(), read, lambda _: None)
+    [found] = (await placer.report()).gpus
+    assert [process.engine_id for process in found.processes] == ["engine"]
+    assert looks == [{7}] * 3
 
 
 async def test_those_who_wait_share_the_readings(machine: Machine) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from math import inf
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from stoker.supervise.choosing import Wait, choose
 from stoker.supervise.holdings import Holdings
 from stoker.supervise.needs import Estimate, Measurements, NoMeasurements, needs_of
 from stoker.supervise.owners import owners
+from stoker.supervise.shortage import is_shortage
 
 log = logging.getLogger("stoker.supervise")
 
@@ -24,6 +25,7 @@ MEMORY_BACK_SECONDS = 30.0
 RETRY_SECONDS = 5.0  # memory that a stranger gives back is not announced
 MEASURE_SECONDS = 30.0
 ESTIMATE_SECONDS = 5.0  # the others in the line wait for it
+SHORTAGE_SECONDS = 0.1
 
 Waits = Callable[[str, bool], None]
 """Told why an engine has to wait for its GPUs, and whether that is a refusal (else another one is starting there)."""
@@ -203,7 +205,7 @@ class Placer:
     async def _read(self) -> GpuReport:
         report = await self.read_gpus()
         pids = {process.pid for gpu in report.gpus for process in gpu.processes}
-        whose = await trio.to_thread.run_sync(owners, pids, dict(self._sessions), dict(self._marks)) if pids else {}
+        whose = await self._owners(pids) if pids else {}
         gpus = tuple(
             attrs.evolve(
                 gpu, processes=tuple(attrs.evolve(each, engine_id=whose.get(each.pid)) for each in gpu.processes)
@@ -211,6 +213,16 @@ class Placer:
             for gpu in report.gpus
         )
         return attrs.evolve(report, gpus=gpus)
+
+    async def _owners(self, pids: Collection[int]) -> Mapping[int, str]:
+        """Whose processes these are. A shortage of ours is waited for: it says nothing about them."""
+        while True:
+            try:
+                return await trio.to_thread.run_sync(owners, pids, dict(self._sessions), dict(self._marks))
+            except OSError as error:
+                if not is_shortage(error):
+                    raise
+                await trio.sleep(SHORTAGE_SECONDS)
 
     def _announce(self) -> None:
         self._changed.set()
