@@ -39,14 +39,22 @@ def engine(*faults: str, command: Sequence[str] = FAKE, **fields: object) -> str
 
 
 @contextlib.contextmanager
+def up(folder: Path, toml: str, *arguments: str, env: Mapping[str, str] = NOTHING) -> Iterator[Program]:
+    """``stoker up`` with this configuration, in this environment."""
+    file = folder / "stoker.toml"
+    file.write_text(toml)
+    stoker = [sys.executable, "-m", "stoker"]
+    words = ("up", "-c", str(file), *arguments)
+    with running(stoker, Home(folder / "home"), *words, **fake_engine_env(), **env) as program:
+        yield program
+
+
+@contextlib.contextmanager
 def fleet(folder: Path, *engines: str, env: Mapping[str, str] = NOTHING, **gateway: object) -> Iterator[Program]:
     """``stoker up`` with these engines, in this environment, and with settings of the gateway."""
     settings = {"listen": "127.0.0.1:0", **gateway}
     lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
-    file = folder / "stoker.toml"
-    file.write_text("\n".join(["[gateway]", *lines, "", *engines]))
-    stoker = [sys.executable, "-m", "stoker"]
-    with running(stoker, Home(folder / "home"), "up", "-c", str(file), **fake_engine_env(), **env) as program:
+    with up(folder, "\n".join(["[gateway]", *lines, "", *engines]), env=env) as program:
         yield program
 
 

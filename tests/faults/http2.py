@@ -22,7 +22,8 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from .stoker_up import CHAT, Stoker
+from .fleet import CHAT
+from .stoker_up import Stoker
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 ENHANCE_YOUR_CALM = 11

@@ -1,4 +1,4 @@
-"""`stoker up` from the source tree, in a process of its own, in front of a fake engine in another."""
+"""A Stoker that harm is done to: how a client of any sort connects, and what it must have given back afterwards."""
 
 from __future__ import annotations
 
@@ -6,47 +6,24 @@ import contextlib
 import json
 import os
 import re
-import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
-import httpx2
 
-from stoker.home import Home
-from stoker.supervise import proctable
+from stoker.testing.engines import fake_engine_env
+from tests.e2e.running import HANG_GUARD_SECONDS, Program, until
 
-SOURCES = Path(__file__).resolve().parents[2] / "src"
-HANG_GUARD_SECONDS = 60
+from .fleet import CHAT, FAKE, ask, descriptors, fake_state, resident_bytes, up
+
 FULL = bool(os.environ.get("STOKER_SOAK"))
-CHAT = "/v1/chat/completions"
-MODEL = "fake"
-T = TypeVar("T")
 
 
 def count(full: int) -> int:
     """How often to do what is to be done ``full`` times: a tenth, unless STOKER_SOAK asks for all of it."""
     return full if FULL else full // 10
-
-
-def until(condition: Callable[[], T | None], what: str, seconds: float = HANG_GUARD_SECONDS) -> T:
-    """Wait for a condition of the outside world, and return what it gave."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if result := condition():
-            return result
-        time.sleep(0.01)
-    raise AssertionError(f"in {seconds} s it did not come to this: {what}")
-
-
-def ask(content: str = "Hi", **more: object) -> dict[str, object]:
-    """A request for the fake engine's model."""
-    return {"model": MODEL, "messages": [{"role": "user", "content": content}], **more}
 
 
 def post(body: bytes | object, path: str = CHAT, *headers: str) -> bytes:
@@ -66,17 +43,8 @@ class Footprint:
     waiting: int
 
 
-@attrs.define
-class Stoker:
+class Stoker(Program):
     """One that runs."""
-
-    process: subprocess.Popen[bytes]
-    home: Home
-    output: Path
-
-    @property
-    def url(self) -> str:
-        return str(json.loads(self.home.gateway.read_text())["url"])
 
     @property
     def address(self) -> tuple[str, int]:
@@ -93,42 +61,27 @@ class Stoker:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options["receive_buffer"])
         return sock
 
-    def manage(self, path: str) -> Any:
-        """What the management side says."""
-        headers = {"Authorization": f"Bearer {self.home.admin_token.read_text().strip()}"}
-        return httpx2.get(f"{self.url}/v1/management{path}", headers=headers, timeout=HANG_GUARD_SECONDS).json()
-
-    def chat(self, **more: object) -> httpx2.Response:
-        """One small request, answered."""
-        return httpx2.post(self.url + CHAT, json={**ask(max_tokens=2), **more}, timeout=HANG_GUARD_SECONDS)
-
     def serves(self) -> None:
         """Fail unless it lives and answers an innocent client."""
         assert self.process.poll() is None, self.said
-        answer = self.chat()
+        answer = ask(self, max_tokens=2)
         assert answer.status_code == 200, answer.text
 
-    def engines(self) -> list[dict[str, Any]]:
-        return list(self.manage("/engines")["data"])
-
-    def engine_state(self, number: int = 0) -> dict[str, Any]:
-        """What the fake engine says of itself."""
-        url = self.engines()[number]["base_url"]
-        return dict(httpx2.get(f"{url}/fake/state", timeout=HANG_GUARD_SECONDS).json())
+    def engine_state(self) -> Mapping[str, Any]:
+        """What its first engine says of itself."""
+        return fake_state(self.engines()[0])
 
     def engine_works(self) -> int:
         """How many requests the engine is at."""
         return int(self.engine_state()["active"])
 
     def footprint(self) -> Footprint:
-        status = self.manage("/status")
-        proc = Path(f"/proc/{self.process.pid}")
-        pages = int((proc / "statm").read_text().split()[1])
+        queue = self.manage("GET", "/status").json()["queue"]
         return Footprint(
-            descriptors=len(list((proc / "fd").iterdir())) - self._connections_to_engines(),
-            rss_bytes=pages * os.sysconf("SC_PAGE_SIZE"),
-            in_flight=status["queue"]["in_flight"],
-            waiting=status["queue"]["waiting"],
+            descriptors=descriptors(self.process.pid) - self._connections_to_engines(),
+            rss_bytes=resident_bytes(self.process.pid),
+            in_flight=queue["in_flight"],
+            waiting=queue["waiting"],
         )
 
     def _connections_to_engines(self) -> int:
@@ -154,17 +107,16 @@ class Stoker:
 
 def configuration(*faults: str, gateway: str = "", engine: str = "", replicas: int = 1) -> str:
     """A ``stoker.toml`` with fake engines. ``gateway`` and ``engine`` are further lines of those tables."""
-    command = [sys.executable, "-m", "stoker.testing.fake_engine", "--host", "{host}", "--port", "{port}"]
     return f"""
 [gateway]
 listen = "127.0.0.1:0"
 {gateway}
 [[engine]]
-model = "{MODEL}"
+model = "fake"
 runtime = "command"
 replicas = {replicas}
-command = {json.dumps([*command, "--model", "{model}", *faults])}
-env = {{ PYTHONPATH = "{SOURCES}" }}
+command = {json.dumps([*FAKE, *faults])}
+env = {{ PYTHONPATH = {json.dumps(fake_engine_env()["PYTHONPATH"])} }}
 stop_grace_seconds = 1
 {engine}
 """
@@ -172,35 +124,10 @@ stop_grace_seconds = 1
 
 @contextlib.contextmanager
 def running(folder: Path, toml: str, *arguments: str, ready: int = 1) -> Iterator[Stoker]:
-    """`stoker up` with this configuration, until the block ends; in it, so many engines are READY."""
-    home = Home(folder / "home")
-    home.path.mkdir(parents=True)
-    (folder / "stoker.toml").write_text(toml)
-    output = folder / "output.txt"
-    environ = {**os.environ, "STOKER_HOME": str(home.path), "NO_COLOR": "1", "PYTHONPATH": str(SOURCES)}
-    command = [sys.executable, "-m", "stoker", "up", "-c", str(folder / "stoker.toml"), *arguments]
-    with output.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environ)
-    stoker = Stoker(process, home, output)
-    try:
-        until(lambda: _count_ready(stoker) >= ready, f"it is ready; it said: {output.read_text()}")
-        yield stoker
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(20)
-        process.kill()
-        process.wait()
-        proctable.send(proctable.members(None, lambda mark: mark.startswith(f"{home.digest}:")), signal.SIGKILL)
-
-
-def _count_ready(stoker: Stoker) -> int:
-    assert stoker.process.poll() is None, stoker.said
-    try:
-        return sum(engine["state"] == "READY" for engine in stoker.engines())
-    except (OSError, httpx2.HTTPError, ValueError):
-        return 0
+    """``stoker up`` with this configuration; so many engines are READY."""
+    with up(folder, toml, *arguments) as program:
+        program.wait_until_ready(ready)
+        yield Stoker(program.process, program.home, program.output)
 
 
 def read_to_the_end(sock: socket.socket, most: int = 10_000_000) -> bytes:

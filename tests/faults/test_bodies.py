@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from .stoker_up import CHAT, Stoker, ask, post, read_to_the_end, status_of, statuses
+from .fleet import CHAT, question
+from .stoker_up import Stoker, post, read_to_the_end, status_of, statuses
 
 LIMIT = 64 * 1024 * 1024
 MIB = 1024 * 1024
@@ -79,8 +80,8 @@ REFUSED = {
     "depth 100,000": deep(100_000),
     "objects": deep(100_000, b'{"a":', b"}"),
     "never closed": b"[" * 1_000_000,
-    "UTF-16": json.dumps(ask()).encode("utf-16"),
-    "UTF-32": json.dumps(ask()).encode("utf-32"),
+    "UTF-16": json.dumps(question()).encode("utf-16"),
+    "UTF-32": json.dumps(question()).encode("utf-32"),
     "bad UTF-8": b'{"model": "fake", "messages": [{"role": "user", "content": "\xff\xfe"}]}',
     "an overlong encoding": b'{"model": "fa\xc0\xabke"}',
     "half a surrogate pair for a model": rb'{"model": "\ud800"}',
@@ -90,8 +91,8 @@ REFUSED = {
     "a NUL": b"\0",
     "a list": b"[1, 2]",
     "a number of a million digits": b"1" * 1_000_000,
-    "half of it": json.dumps(ask()).encode()[:-3],
-    "two of them": json.dumps(ask()).encode() * 2,
+    "half of it": json.dumps(question()).encode()[:-3],
+    "two of them": json.dumps(question()).encode() * 2,
     "NaN for a model": b'{"model": NaN}',
 }
 PASSED = {

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from hyperframe.frame import Frame
 
+from tests.e2e.running import until
+
+from .fleet import question
 from .http2 import (
     ENHANCE_YOUR_CALM,
     Http2,
@@ -22,10 +25,10 @@ from .http2 import (
     settings,
     window,
 )
-from .stoker_up import Stoker, ask, count, until
+from .stoker_up import Stoker, count
 
-BODY = json.dumps(ask(max_tokens=2)).encode()
-STREAM = json.dumps(ask(max_tokens=1_000_000, stream=True)).encode()
+BODY = json.dumps(question(max_tokens=2)).encode()
+STREAM = json.dumps(question(max_tokens=1_000_000, stream=True)).encode()
 
 
 @pytest.fixture(autouse=True)

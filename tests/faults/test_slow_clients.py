@@ -14,21 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from .stoker_up import (
-    HANG_GUARD_SECONDS,
-    Stoker,
-    ask,
-    configuration,
-    count,
-    post,
-    read_to_the_end,
-    running,
-    status_of,
-    until,
-)
+from tests.e2e.running import HANG_GUARD_SECONDS, until
+
+from .fleet import ask, question
+from .stoker_up import Stoker, configuration, count, post, read_to_the_end, running, status_of
 
 log = logging.getLogger(__name__)
-ENDLESS = ask(max_tokens=1_000_000, stream=True)
+ENDLESS = question(max_tokens=1_000_000, stream=True)
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +43,12 @@ def test_who_is_slow_with_a_head_or_a_body_is_closed_in_time(stoker: Stoker) -> 
     starts = {
         "nothing": (b"", 0),
         "half a head": (b"POST /v1/chat/completions HTTP/1.1\r\nHost: loc", 0),
-        "half a body": (post(ask())[:-5], 408),
+        "half a body": (post(question())[:-5], 408),
         "half a chunk": (
             b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
             408,
         ),
-        "half a body for management": (post(ask(), "/v1/management/reload")[:-5], 401),
+        "half a body for management": (post(question(), "/v1/management/reload")[:-5], 401),
     }
     with contextlib.ExitStack() as stack:
         socks = {name: stack.enter_context(stoker.connect()) for name in starts}
@@ -69,7 +61,7 @@ def test_who_is_slow_with_a_head_or_a_body_is_closed_in_time(stoker: Stoker) -> 
 
 def test_a_slow_reader_gets_all_of_it(stoker: Stoker) -> None:
     with stoker.connect(receive_buffer=4096) as sock:
-        sock.sendall(post(ask(max_tokens=500, stream=True), "/v1/chat/completions", "Connection: close"))
+        sock.sendall(post(question(max_tokens=500, stream=True), "/v1/chat/completions", "Connection: close"))
         until(lambda: stoker.engine_works() == 1, "it is relayed")
         stoker.serves()
         received = read_to_the_end(sock)
@@ -90,7 +82,7 @@ def latency(stoker: Stoker, times: int) -> float:
     with stoker.connect() as sock:
         for _ in range(times):
             began = time.perf_counter()
-            sock.sendall(post(ask(max_tokens=1)))
+            sock.sendall(post(question(max_tokens=1)))
             received = b""
             while b'"usage"' not in received:
                 received += sock.recv(65536)
@@ -106,7 +98,7 @@ def test_idle_connections_are_cheap(stoker: Stoker) -> None:
     with contextlib.ExitStack() as stack:
         socks = [stack.enter_context(stoker.connect()) for _ in range(min(wanted, most, 9_900))]
         for sock in socks[::2]:  # half of them have asked before
-            sock.sendall(post(ask(max_tokens=1)))
+            sock.sendall(post(question(max_tokens=1)))
         for sock in socks[::2]:
             assert sock.recv(65536).startswith(b"HTTP/1.1 200")
         crowded = latency(stoker, 200)
@@ -117,12 +109,12 @@ def test_idle_connections_are_cheap(stoker: Stoker) -> None:
         assert stoker.process.poll() is None
 
 
-@pytest.mark.parametrize("more", [b"", post(ask())], ids=["", "with a request behind it"])
+@pytest.mark.parametrize("more", [b"", post(question())], ids=["", "with a request behind it"])
 @pytest.mark.parametrize("streams", [True, False], ids=["streams", "whole answers"])
 @pytest.mark.parametrize("lane", ["express", "other"])
 def test_who_leaves_ends_the_work_for_him(stoker: Stoker, lane: str, more: bytes, *, streams: bool) -> None:
     """A thousand of them, in rounds of twenty-five, half by a reset."""
-    body = ENDLESS if streams else ask(max_tokens=1_000_000)
+    body = ENDLESS if streams else question(max_tokens=1_000_000)
     before = stoker.engine_state()["cancelled"]
     rounds = max(1, count(1_000) // 8 // 25)
     for _ in range(rounds):
@@ -165,7 +157,7 @@ def test_without_descriptors_clients_are_told_and_it_recovers_at_once(tmp_path: 
         assert stoker.process.poll() is None
         for sock in idle:
             sock.close()
-        until(lambda: stoker.chat().status_code == 200, "it recovers", 5)
+        until(lambda: ask(stoker, max_tokens=2).status_code == 200, "it recovers", 5)
         complaints = [line for line in stoker.said.splitlines() if "no more connections for now" in line]
         seconds = {line[:19] for line in complaints}
         assert 1 <= len(complaints) <= len(seconds) + 1
@@ -179,8 +171,8 @@ def test_stalled_readers_hold_up_no_stop(tmp_path: Path) -> None:
         for _ in range(readers):
             stack.enter_context(stoker.connect(receive_buffer=4096)).sendall(post(ENDLESS))
         until(lambda: stoker.engine_works() == readers, "the engine works for all of them")
-        half = [post(ask())[:-5], b"POST /v1/chat", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b""]
-        others = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", chunked(ask())[:-9], b"GET /health HTTP/1.1\r\n"]
+        half = [post(question())[:-5], b"POST /v1/chat", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b""]
+        others = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", chunked(question())[:-9], b"GET /health HTTP/1.1\r\n"]
         for start in half + others:
             stack.enter_context(stoker.connect()).sendall(start)
         began = time.monotonic()

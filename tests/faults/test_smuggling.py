@@ -16,9 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from .stoker_up import HANG_GUARD_SECONDS, Stoker, ask, read_to_the_end, statuses, until
+from tests.e2e.running import HANG_GUARD_SECONDS, until
 
-BODY = json.dumps(ask(max_tokens=2)).encode()
+from .fleet import question
+from .stoker_up import Stoker, read_to_the_end, statuses
+
+BODY = json.dumps(question(max_tokens=2)).encode()
 HIDDEN = b"POST /v1/hidden HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
 POST = b"POST /v1/chat/completions HTTP/1.1"
 LENGTH = b"Content-Length: %d" % len(BODY)

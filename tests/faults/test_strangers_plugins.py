@@ -10,7 +10,10 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from .stoker_up import HANG_GUARD_SECONDS, Stoker, ask, configuration, post, running, until
+from tests.e2e.running import HANG_GUARD_SECONDS, until
+
+from .fleet import question
+from .stoker_up import Stoker, configuration, post, running
 
 PLUGIN = '''
 """A policy that fails in another way each time, and observers that never come back."""
@@ -99,7 +102,7 @@ def test_an_observer_that_hangs_misses_what_its_queue_cannot_hold(stoker: Stoker
     more = 200
     with stoker.connect() as sock:
         for _ in range(QUEUED + more):
-            sock.sendall(post(ask(max_tokens=1)))
+            sock.sendall(post(question(max_tokens=1)))
             received = b""
             while b'"usage"' not in received:
                 received += sock.recv(65536)
