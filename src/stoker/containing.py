@@ -26,12 +26,20 @@ def contained(
     """
     try:
         yield
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # the plugin boundary
-        if isinstance(error, passing or kind):
+        if isinstance(held(error), passing or kind):
             raise
         raise kind(f"{what}: {told(error)}") from error
+
+
+def held(error: BaseException) -> BaseException:
+    """``error``, which was caught at the border; if it is none that is held there, it is raised: only Ctrl-C is not.
+
+    For those who can't use :func:`contained`, because they do otherwise with it than raise, or have no time for it.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+    return error
 
 
 def told(error: BaseException) -> str:
@@ -49,9 +57,8 @@ def described(value: object) -> str:
     """The ``repr`` of what a stranger gave, in one line. Never raises, though his ``__repr__`` may."""
     try:
         return one_line(repr(value))
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # noqa: BLE001 - a stranger's code, as everything here
+    except BaseException as error:  # noqa: BLE001 - a stranger's code, as everything here
+        held(error)
         return f"a {type(value).__name__}"
 
 
@@ -64,9 +71,8 @@ def one_line(text: str) -> str:
 def _text(error: BaseException) -> str:
     try:
         return one_line(str(error))
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # noqa: BLE001 - the text of a stranger's exception is a stranger's code too
+    except BaseException as failure:  # noqa: BLE001 - the text of a stranger's exception is a stranger's code too
+        held(failure)
         return ""
 
 

@@ -8,7 +8,7 @@ from time import perf_counter
 
 import attrs
 
-from stoker.containing import described, one_line, told
+from stoker.containing import described, held, one_line, told
 from stoker.contracts import Explaining
 from stoker.gateway.answers import listed, shown
 from stoker.gateway.choosing import Chooser, chosen_by
@@ -137,10 +137,8 @@ def _choice(
         chosen = chosen_by(policy.policy, request, candidates, now)
         times = ASKED_AGAIN if perf_counter() - began < MOST_SECONDS else 0
         again = [chosen_by(policy.policy, request, candidates, now) for _ in range(times)]
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # noqa: BLE001 - the plugin boundary: contained, and named
-        why = f"the policy {policy.name!r} failed ({told(error)}); {_why(fallback, request, candidates, now)}"
+        why = f"the policy {policy.name!r} failed ({told(held(error))}); {_why(fallback, request, candidates, now)}"
         return fallback.choose(request, candidates, now), why, False
     return chosen, _why(policy, request, candidates, now), any(other is not chosen for other in again)
 
@@ -156,8 +154,6 @@ def _why(chooser: Chooser, request: RouteRequest, candidates: Sequence[Candidate
             if inspect.iscoroutine(said):
                 said.close()  # or Python complains that nobody waited for it
             return f"{ours}, and failed to say why (it gave {described(said)})"
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # noqa: BLE001 - the plugin boundary: contained, and named
-        return f"{ours}, and failed to say why ({told(error)})"
+        return f"{ours}, and failed to say why ({told(held(error))})"
     return ours
