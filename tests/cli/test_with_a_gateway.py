@@ -13,7 +13,6 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
 
 import stoker
@@ -21,6 +20,7 @@ from stoker.cli.finding import read_gateway
 from stoker.cli.question import ASKED, Question
 from stoker.supervise import proctable
 from stoker.testing.engines import COMMAND
+from tests import loopback
 
 from .conftest import Call, Shell, fake_engine_toml, interrupt
 
@@ -304,7 +304,7 @@ def test_a_gateway_comes_goes_and_comes_back_the_same(shell: Shell, here: Call) 
     assert Path(f"/proc/{second.pid}/cwd").readlink() == shell.folder
     assert second.config == str(shell.folder / "stoker.toml")
     assert second.argv[1:] == ("up", "--config", second.config, "--listen", "127.0.0.1:0", "--log-format", "json")
-    assert httpx2.post(f"{second.url}/v1/chat/completions", json={"model": "nobody's"}).status_code == 404
+    assert loopback.post(f"{second.url}/v1/chat/completions", json={"model": "nobody's"}).status_code == 404
     assert here("engine", "list", "--json").json[0]["model"] == "m"
     shell.write(gateway + fake_engine_toml("m") + fake_engine_toml("n"))
     assert here("gateway", "reload").out == "started: n\nleft alone: m\n"
@@ -349,7 +349,7 @@ def test_up_says_where_it_is_and_ends_well_at_ctrl_c(shell: Shell) -> None:
     assert process.stdout is not None
     url = process.stdout.readline().split()[-1]
     assert process.stdout.readline() == "starting 2 x nick (command)\n"
-    assert httpx2.get(url.removesuffix("/v1") + "/health").json() == {"status": "ok"}
+    assert loopback.get(url.removesuffix("/v1") + "/health").json() == {"status": "ok"}
     result = interrupt(process)
     assert result.code == 0
     assert "Traceback" not in result.err

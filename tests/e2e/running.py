@@ -20,6 +20,7 @@ import httpx2
 
 from stoker.home import Home
 from stoker.supervise import proctable
+from tests import loopback
 
 HANG_GUARD_SECONDS = 120
 LAST_LINES = 40
@@ -68,8 +69,7 @@ class Program:
         """One call of the management side."""
         headers = {"Authorization": f"Bearer {self.token}"}
         url = f"{self.url}/v1/management{path}"
-        # Unverified, for it is plain HTTP: reading this machine's certificates costs more than the whole call.
-        return httpx2.request(method, url, json=body, headers=headers, timeout=HANG_GUARD_SECONDS, verify=False)
+        return loopback.request(method, url, json=body, headers=headers, timeout=HANG_GUARD_SECONDS)
 
     def engines(self) -> list[dict[str, Any]]:
         """Every engine as the management side shows it."""
@@ -169,6 +169,6 @@ def _answers(program: Program) -> bool:
     if program.process.poll() is not None:
         raise AssertionError(f"it ended with {program.process.returncode}:\n{program.output.read_text()}")
     try:
-        return httpx2.get(f"{program.url}/health", timeout=5, verify=False).status_code == httpx2.codes.OK
+        return loopback.get(f"{program.url}/health", timeout=5).status_code == httpx2.codes.OK
     except (OSError, httpx2.HTTPError, json.JSONDecodeError):
         return False

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 
 from stoker.home import Home
+from tests import loopback
 
 from .running import Program, running, until
 
@@ -64,7 +65,7 @@ def test_broken_engines_say_why_and_hurt_nobody(pyz: Path, embedded_home: Home, 
         assert "exit code" in errors["corrupt"]
         assert str(tmp_path / "text.gguf") in errors["text"]
         assert "there is no executable 'no-such-engine' on the PATH; install it" in errors["program"]
-        answer = httpx2.post(
+        answer = loopback.post(
             f"{program.url}/v1/chat/completions",
             json={"model": "smollm2", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4},
             timeout=60,

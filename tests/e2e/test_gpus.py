@@ -15,6 +15,7 @@ import pytest
 
 from stoker.home import Home
 from stoker.testing.engines import fake_engine_env
+from tests import loopback
 from tests.gpu.driver import GIB, Driver, driver, library
 
 from .running import Program, running, until
@@ -148,7 +149,7 @@ def test_a_gpu_that_falls_off_the_bus_and_a_driver_that_hangs_hold_up_nobody(
         )
         body = {"model": "one", "messages": [{"role": "user", "content": "Hi"}]}
         for _ in range(20):
-            answer = httpx2.post(f"{program.url}/v1/chat/completions", json=body, timeout=60)
+            answer = loopback.post(f"{program.url}/v1/chat/completions", json=body, timeout=60)
             assert answer.status_code == httpx2.codes.OK
         assert asking.poll() is None, "it waits for the driver, and nobody else does"
         driver.unsay("hang")

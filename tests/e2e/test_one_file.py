@@ -16,6 +16,7 @@ import pytest
 
 import stoker
 from stoker.home import Home
+from tests import loopback
 
 from .running import Program, find_python, running, until
 
@@ -156,10 +157,10 @@ def test_a_running_gateway_outlives_its_file(pyz: Path, tmp_path: Path, stoker_h
         mine.write_bytes(b"another version, say")
         body = {"model": "fake", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
         for stream in (False, True):
-            answer = httpx2.post(f"{program.url}/v1/chat/completions", json=body | {"stream": stream}, timeout=60)
+            answer = loopback.post(f"{program.url}/v1/chat/completions", json=body | {"stream": stream}, timeout=60)
             assert answer.status_code == httpx2.codes.OK, answer.text
-        assert httpx2.post(f"{program.url}/v1/chat/completions", content=b"{", timeout=60).status_code == 400
-        assert httpx2.get(f"{program.url}/v1/models", timeout=60).status_code == httpx2.codes.OK
+        assert loopback.post(f"{program.url}/v1/chat/completions", content=b"{", timeout=60).status_code == 400
+        assert loopback.get(f"{program.url}/v1/models", timeout=60).status_code == httpx2.codes.OK
         for path in ("/engines", "/status", "/gpu", "/backends", "/engines/fake/logs", "/nothing"):
             assert program.manage("GET", path).status_code in (200, 404)
         assert program.manage("POST", "/reload").status_code == httpx2.codes.OK

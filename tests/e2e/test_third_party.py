@@ -15,6 +15,7 @@ import pytest
 
 from stoker.home import Home
 from stoker.testing.engines import fake_engine_env
+from tests import loopback
 from tests.gpu.driver import Driver, driver, library
 
 from .conftest import ROOT
@@ -64,7 +65,7 @@ def stoker(somewhere: Path, *arguments: str | Path, **env: str) -> subprocess.Co
 
 
 def chat(program: Program, model: str) -> httpx2.Response:
-    answer = httpx2.post(f"{program.url}/v1/chat/completions", json={"model": model, **CHAT}, timeout=60)
+    answer = loopback.post(f"{program.url}/v1/chat/completions", json={"model": model, **CHAT}, timeout=60)
     assert answer.status_code == httpx2.codes.OK, answer.text
     return answer
 
@@ -124,7 +125,7 @@ def test_a_runtime_beside_the_file_runs_its_engine(somewhere: Path) -> None:
     file, home, words = up(somewhere, config, "--plugin-path", drop("stoker-tei", somewhere))
     with running(file, home, *words, PATH=f"{somewhere}{os.pathsep}{os.environ['PATH']}") as program:
         [engine] = program.wait_until_ready(1)
-        answer = httpx2.post(f"{program.url}/v1/embeddings", json={"model": "bge", "input": "a word"}, timeout=60)
+        answer = loopback.post(f"{program.url}/v1/embeddings", json={"model": "bge", "input": "a word"}, timeout=60)
         assert engine["runtime"] == "tei"
         assert answer.status_code == httpx2.codes.OK, answer.text
         assert answer.json()["data"][0]["embedding"]
@@ -150,7 +151,7 @@ def test_an_observer_a_page_and_a_command_beside_the_file(somewhere: Path) -> No
     with running(file, home, *words) as program:
         program.wait_until_ready(1)
         tokens = chat(program, "m").json()["usage"]["total_tokens"]
-        page = until(lambda: httpx2.get(f"{program.url}/usage").json(), "the observer has seen the request")
+        page = until(lambda: loopback.get(f"{program.url}/usage").json(), "the observer has seen the request")
         done = stoker(somewhere, "usage", STOKER_URL=program.url, STOKER_PLUGIN_PATH=str(usage))
     assert page == {"m": tokens}
     assert (done.returncode, done.stdout) == (0, f"m  {tokens}\n"), done.stderr

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import httpx2
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from stoker.home import Home
+from tests import loopback
 
 from .conftest import ROOT
 from .running import running
@@ -97,7 +97,7 @@ def test_a_trace_goes_from_the_client_through_the_gateway_to_the_engine(
             stoker.wait_until_ready(1)
             headers = {"traceparent": f"00-{TRACE_ID}-{PARENT}-01"}
             for path in ("chat/completions", "completions"):
-                asked = httpx2.post(f"{stoker.url}/v1/{path}", json={"model": "m"}, headers=headers, timeout=60)
+                asked = loopback.post(f"{stoker.url}/v1/{path}", json={"model": "m"}, headers=headers, timeout=60)
                 assert asked.status_code == 200, asked.text
                 headers = {}
             stoker.signal(signal.SIGTERM)

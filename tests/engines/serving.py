@@ -13,6 +13,7 @@ import httpx2
 
 from stoker.supervise import proctable
 from stoker.testing.engines_contract import RUNNING
+from tests import loopback
 from tests.e2e.running import Program, until
 
 from .families import Family
@@ -45,7 +46,7 @@ class Served:
 
     def running_requests(self, engine_id: str) -> float:
         """How many requests the engine itself says it is working on."""
-        page = httpx2.get(f"{self.engine(engine_id)['base_url']}/metrics", timeout=SECONDS).text
+        page = loopback.get(f"{self.engine(engine_id)['base_url']}/metrics", timeout=SECONDS).text
         found = RUNNING.findall(page)
         assert found, "the engine's metrics tell no number of running requests"
         return sum(map(float, found))
@@ -53,14 +54,14 @@ class Served:
     def chat(self, **more: object) -> httpx2.Response:
         """One short chat request."""
         body = {"model": "chat", "messages": MESSAGES, "max_tokens": 4, **more}
-        return httpx2.post(f"{self.program.url}/v1/chat/completions", json=body, timeout=SECONDS)
+        return loopback.post(f"{self.program.url}/v1/chat/completions", json=body, timeout=SECONDS)
 
     @contextlib.contextmanager
     def streaming(self, tokens: int, **more: object) -> Iterator[Iterator[str]]:
         """A stream of that many tokens, as the data of its events. The first one has come when the block begins."""
         body = {"model": "chat", "messages": MESSAGES, "max_tokens": tokens, "ignore_eos": True, "stream": True, **more}
         url = f"{self.program.url}/v1/chat/completions"
-        with httpx2.stream("POST", url, json=body, timeout=SECONDS) as answer:
+        with loopback.stream("POST", url, json=body, timeout=SECONDS) as answer:
             assert answer.status_code == httpx2.codes.OK, answer.read()
             events = (line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data: "))
             first = next(events)

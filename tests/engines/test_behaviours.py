@@ -14,6 +14,7 @@ import pytest
 
 from stoker.testing import engines_contract as contract
 from stoker.testing.engines_contract import Check
+from tests import loopback
 from tests.e2e.running import until
 
 from .serving import SECONDS, Served, left_of, tree, until_cut
@@ -27,7 +28,7 @@ def name_of(check: Check) -> str:
 
 
 def test_both_engines_are_ready_and_listed(served: Served) -> None:
-    models = httpx2.get(f"{served.program.url}/v1/models").json()["data"]
+    models = loopback.get(f"{served.program.url}/v1/models").json()["data"]
     assert {"chat", "embed"} <= {name for model in models for name in (model["id"], *model.get("aliases", ()))}
     assert {engine["state"] for engine in served.program.engines()} == {"READY"}
 
@@ -44,12 +45,12 @@ async def test_embeddings_are_answered_as_the_contract_says(served: Served, chec
 
 def test_vectors_have_their_length(served: Served) -> None:
     body = {"model": "embed", "input": ["one", "two"]}
-    vectors = httpx2.post(f"{served.program.url}/v1/embeddings", json=body, timeout=SECONDS).json()["data"]
+    vectors = loopback.post(f"{served.program.url}/v1/embeddings", json=body, timeout=SECONDS).json()["data"]
     assert [len(each["embedding"]) for each in vectors] == [served.family.dimensions] * 2
 
 
 def test_a_model_is_not_asked_for_what_it_does_not_do(served: Served) -> None:
-    answer = httpx2.post(f"{served.program.url}/v1/embeddings", json={"model": "chat", "input": "x"}, timeout=SECONDS)
+    answer = loopback.post(f"{served.program.url}/v1/embeddings", json={"model": "chat", "input": "x"}, timeout=SECONDS)
     assert answer.status_code >= 400
     assert answer.json()["error"]["message"]
 
@@ -115,4 +116,4 @@ def test_the_end_of_stoker_leaves_nothing(served: Served) -> None:
     assert not left_of(everything)
     for port in ports:
         with pytest.raises(httpx2.ConnectError):
-            httpx2.get(f"http://127.0.0.1:{port}/health")
+            loopback.get(f"http://127.0.0.1:{port}/health")

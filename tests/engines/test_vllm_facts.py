@@ -24,6 +24,7 @@ import pytest
 from stoker.home import Home
 from stoker.supervise import proctable
 from stoker.supervise.launching import free_port
+from tests import loopback
 from tests.e2e.running import Program, running, until
 
 from .families import OFFLINE, TINY_ARGS, TINY_LONG_TOKENS, Family
@@ -66,13 +67,13 @@ class Bare:
     def is_ready(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()[-3000:]
         with contextlib.suppress(httpx2.HTTPError):
-            return httpx2.get(f"{self.url}/health", timeout=5).status_code == httpx2.codes.OK
+            return loopback.get(f"{self.url}/health", timeout=5).status_code == httpx2.codes.OK
         return False
 
     @contextlib.contextmanager
     def streaming(self, tokens: int = LONG, silence_seconds: float = START_SECONDS) -> Iterator[Iterator[str]]:
         body = {"model": "tiny", "messages": MESSAGES, "max_tokens": tokens, "ignore_eos": True, "stream": True}
-        with httpx2.stream("POST", f"{self.url}/v1/chat/completions", json=body, timeout=silence_seconds) as answer:
+        with loopback.stream("POST", f"{self.url}/v1/chat/completions", json=body, timeout=silence_seconds) as answer:
             events = (line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data: "))
             assert "error" not in json.loads(next(events))
             yield events
@@ -298,7 +299,7 @@ def test_a_frozen_worker_answers_health_and_nothing_else_and_is_replaced(served:
         for entry in served.processes_of("chat"):
             if name_of(entry.pid).startswith("VLLM::"):
                 os.kill(entry.pid, signal.SIGSTOP)
-        assert httpx2.get(f"{before['base_url']}/health", timeout=30).status_code == httpx2.codes.OK
+        assert loopback.get(f"{before['base_url']}/health", timeout=30).status_code == httpx2.codes.OK
         told = to_the_end(events)
     assert "error" in json.loads(next(event for event in reversed(told) if event != "[DONE]"))
     after = replaced(served, before)

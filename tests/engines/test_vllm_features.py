@@ -16,6 +16,7 @@ import httpx2
 import pytest
 
 from stoker.home import Home
+from tests import loopback
 from tests.e2e.running import Program, running, until
 
 from .families import OFFLINE, TINY_ARGS, Family, the_only
@@ -85,7 +86,7 @@ def stoker(pyz: Path, served: Served, *words: str) -> str:
 
 
 def ask(program: Program, path: str, body: Mapping[str, Any]) -> httpx2.Response:
-    return httpx2.post(f"{program.url}{path}", json=body, timeout=SECONDS)
+    return loopback.post(f"{program.url}{path}", json=body, timeout=SECONDS)
 
 
 def likelihoods(served: Served, model: str) -> list[float]:
@@ -101,7 +102,7 @@ def test_an_adapter_is_loaded_asked_for_and_unloaded(served: Served, pyz: Path, 
     assert served.chat(model="sql").status_code == httpx2.codes.NOT_FOUND
     stoker(pyz, served, "engine", "adapter", "load", "chat", "sql", str(folder / "sql"))
     assert "sql" in stoker(pyz, served, "engine", "adapter", "list", "chat")
-    assert "sql" in {model["id"] for model in httpx2.get(f"{served.program.url}/v1/models").json()["data"]}
+    assert "sql" in {model["id"] for model in loopback.get(f"{served.program.url}/v1/models").json()["data"]}
     plain, adapted = (likelihoods(served, name) for name in ("chat", "sql"))
     assert plain != adapted, "the adapter is at work"
     stoker(pyz, served, "engine", "adapter", "unload", "chat", "sql")
@@ -131,10 +132,10 @@ def test_a_sleeping_engine_is_asked_nothing_until_it_is_woken(served: Served, py
 def test_an_engine_that_somebody_else_puts_to_sleep_is_seen_to_sleep(served: Served) -> None:
     """Its health path says 200 all the time, and requests would hang."""
     base = served.engine("chat")["base_url"]
-    assert httpx2.post(f"{base}/sleep?level=1", timeout=SECONDS).status_code == httpx2.codes.OK
+    assert loopback.post(f"{base}/sleep?level=1", timeout=SECONDS).status_code == httpx2.codes.OK
     until(lambda: served.engine("chat")["asleep"], "it is seen to sleep")
     assert served.chat().status_code == httpx2.codes.SERVICE_UNAVAILABLE
-    assert httpx2.post(f"{base}/wake_up", timeout=SECONDS).status_code == httpx2.codes.OK
+    assert loopback.post(f"{base}/wake_up", timeout=SECONDS).status_code == httpx2.codes.OK
     until(lambda: not served.engine("chat")["asleep"], "it is seen to wake")
     assert served.chat().status_code == httpx2.codes.OK
 

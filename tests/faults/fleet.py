@@ -16,6 +16,7 @@ import httpx2
 from stoker.home import Home
 from stoker.model import NOTHING
 from stoker.testing.engines import COMMAND, fake_engine_env
+from tests import loopback
 from tests.e2e.running import HANG_GUARD_SECONDS, Program, running, until
 
 CHAT = "/v1/chat/completions"
@@ -80,14 +81,12 @@ def wait_for(program: Program, engine_id: str = "fake", **values: object) -> Map
 
 def change_faults(info: Mapping[str, Any], **faults: object) -> None:
     """From now on an engine has these faults besides those that it has."""
-    httpx2.post(
-        f"{info['base_url']}/fake/faults", json=faults, timeout=HANG_GUARD_SECONDS, verify=False
-    ).raise_for_status()
+    loopback.post(f"{info['base_url']}/fake/faults", json=faults, timeout=HANG_GUARD_SECONDS).raise_for_status()
 
 
 def fake_state(info: Mapping[str, Any]) -> Mapping[str, Any]:
     """What an engine counted."""
-    return dict(httpx2.get(f"{info['base_url']}/fake/state", timeout=HANG_GUARD_SECONDS, verify=False).json())
+    return dict(loopback.get(f"{info['base_url']}/fake/state", timeout=HANG_GUARD_SECONDS).json())
 
 
 def question(words: str = "one two three", **fields: object) -> Mapping[str, Any]:
@@ -97,7 +96,7 @@ def question(words: str = "one two three", **fields: object) -> Mapping[str, Any
 
 def ask(program: Program, **fields: object) -> httpx2.Response:
     """The answer to a question."""
-    return httpx2.post(f"{program.url}{CHAT}", json=question(**fields), timeout=HANG_GUARD_SECONDS, verify=False)  # type: ignore[arg-type]
+    return loopback.post(f"{program.url}{CHAT}", json=question(**fields), timeout=HANG_GUARD_SECONDS)  # type: ignore[arg-type]
 
 
 @attrs.define(eq=False)
@@ -151,7 +150,7 @@ class Listener:
 def stream(program: Program, **fields: object) -> Iterator[Listener]:
     """A stream that has begun."""
     body = question(**{"stream": True, **fields})  # type: ignore[arg-type]
-    with httpx2.stream("POST", f"{program.url}{CHAT}", json=body, timeout=HANG_GUARD_SECONDS, verify=False) as response:
+    with loopback.stream("POST", f"{program.url}{CHAT}", json=body, timeout=HANG_GUARD_SECONDS) as response:
         assert response.status_code == httpx2.codes.OK, response.read()
         yield Listener(response, response.iter_lines())
 

@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests import loopback
 from tests.e2e.running import HANG_GUARD_SECONDS, Program
 
 from .fleet import CHAT, ask, change_faults, engine, fleet, info_of, question, resident_bytes, stream
@@ -40,7 +41,7 @@ def info(program: Program) -> Iterator[Mapping[str, Any]]:
     info = info_of(program)
     before = resident_bytes(program.process.pid)
     yield info
-    httpx2.delete(f"{info['base_url']}/fake/faults").raise_for_status()
+    loopback.delete(f"{info['base_url']}/fake/faults").raise_for_status()
     assert ask(program).status_code == httpx2.codes.OK
     after = info_of(program)
     assert (after["state"], after["pid"], after["active_requests"]) == ("READY", info["pid"], 0)
@@ -81,7 +82,7 @@ def test_a_gzip_bomb_passes_without_being_opened(program: Program, info: Mapping
     change_faults(info, bomb_bytes=256 * MIB)
     before = resident_bytes(program.process.pid)
     body = question(stream=streamed)
-    with httpx2.stream("POST", f"{program.url}{CHAT}", json=body, timeout=HANG_GUARD_SECONDS) as response:
+    with loopback.stream("POST", f"{program.url}{CHAT}", json=body, timeout=HANG_GUARD_SECONDS) as response:
         assert response.status_code == httpx2.codes.OK
         assert response.headers["content-encoding"] == "gzip"
         assert sum(map(len, response.iter_raw())) < MIB

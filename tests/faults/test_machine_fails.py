@@ -18,6 +18,7 @@ import httpx2
 import pytest
 
 from stoker.home import Home
+from tests import loopback
 from tests.e2e.running import running, until
 
 from .test_supervisor_dies import by_id, chat, engine, kill, pids, write
@@ -132,7 +133,7 @@ def test_on_a_disk_that_was_full_from_the_beginning_it_serves_too(pyz: Path, sma
         answers = re.compile(r"answers at (\S+)/v1")
         found = until(lambda: answers.search(output.read_text()), "it serves")
         body = {"model": "one", "messages": [{"role": "user", "content": "Hi"}]}
-        answer = httpx2.post(f"{found[1]}/v1/chat/completions", json=body, timeout=60)
+        answer = loopback.post(f"{found[1]}/v1/chat/completions", json=body, timeout=60)
         assert answer.status_code == httpx2.codes.OK, answer.text
         said = output.read_text()
         assert f"the command line finds this gateway only by STOKER_URL={found[1]}" in said

@@ -7,9 +7,9 @@ import signal
 import time
 from collections.abc import Iterator
 
-import httpx2
 import pytest
 
+from tests import loopback
 from tests.e2e.running import HANG_GUARD_SECONDS, until
 
 from .fleet import question
@@ -85,7 +85,7 @@ def stoker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stoker]:
 
 def measured(stoker: Stoker, name: str) -> float:
     """The sum of a metric over its labels."""
-    text = httpx2.get(f"{stoker.url}/metrics", timeout=HANG_GUARD_SECONDS).text
+    text = loopback.get(f"{stoker.url}/metrics", timeout=HANG_GUARD_SECONDS).text
     return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE))
 
 

@@ -21,6 +21,7 @@ import pytest
 from stoker.home import Home
 from stoker.supervise import proctable
 from stoker.testing.engines import fake_engine_env
+from tests import loopback
 from tests.e2e.running import Program, running, until
 
 KILLS = 100 if os.environ.get("STOKER_SOAK") else 10
@@ -65,7 +66,7 @@ def kill(program: Program) -> None:
 
 def chat(program: Program, model: str) -> httpx2.Response:
     body = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}
-    return httpx2.post(f"{program.url}/v1/chat/completions", json=body, timeout=60)
+    return loopback.post(f"{program.url}/v1/chat/completions", json=body, timeout=60)
 
 
 def test_engines_of_a_killed_stoker_are_found_again_and_serve_without_a_reload(
@@ -154,7 +155,7 @@ def streaming(program: Program, model: str) -> Iterator[Iterator[str]]:
     """A stream that goes on for long, as the data of its events; the first one has come when the block begins."""
     body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "stream": True, "max_tokens": 10_000}
     url = f"{program.url}/v1/chat/completions"
-    with httpx2.stream("POST", url, json=body, timeout=60) as answer:
+    with loopback.stream("POST", url, json=body, timeout=60) as answer:
         assert answer.status_code == httpx2.codes.OK
         events = (line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data: "))
         next(events)
@@ -273,7 +274,7 @@ def load(home: Home) -> Iterator[list[int]]:
                     "messages": [{"role": "user", "content": "Hi"}],
                     "stream": len(statuses) % 2 == 0,
                 }
-                statuses.append(httpx2.post(f"{url}/v1/chat/completions", json=body, timeout=60).status_code)
+                statuses.append(loopback.post(f"{url}/v1/chat/completions", json=body, timeout=60).status_code)
             except (OSError, ValueError, httpx2.HTTPError):
                 statuses.append(0)
                 over.wait(0.02)

@@ -68,7 +68,7 @@ def ticket(model: str = "tiny") -> Ticket:
 
 async def told(supervisor: Supervisor, path: str) -> None:
     """Somebody tells the engine, and not us."""
-    async with httpx2.AsyncClient(trust_env=False) as client:
+    async with httpx2.AsyncClient(trust_env=False, verify=False) as client:
         (await client.post(f"{supervisor.info('tiny').base_url}{path}")).raise_for_status()
 
 
@@ -168,7 +168,7 @@ async def test_an_adapter_is_one_more_name_of_its_engine(open_supervisor: OpenSu
         assert supervisor.info("tiny").adapters == ("sql",)
         (backend,) = table_of(supervisor).of_model("sql")
         assert "sql" not in backend.renames
-        async with httpx2.AsyncClient(base_url=backend.base_url, trust_env=False) as client:
+        async with httpx2.AsyncClient(base_url=backend.base_url, trust_env=False, verify=False) as client:
             asked = {"model": "sql", "messages": [{"role": "user", "content": "x"}]}
             (await client.post("/v1/chat/completions", json=asked)).raise_for_status()
         await supervisor.tending.unload_adapter("tiny", "sql")
@@ -201,7 +201,7 @@ async def test_the_name_of_an_adapter_is_nobody_elses(open_supervisor: OpenSuper
 
 async def adapters_in(supervisor: Supervisor, engine_id: str = "tiny") -> list[str]:
     """What the engine itself says that it has."""
-    async with httpx2.AsyncClient(trust_env=False) as client:
+    async with httpx2.AsyncClient(trust_env=False, verify=False) as client:
         state = await client.get(f"{supervisor.info(engine_id).base_url}/fake/state")
     adapters: list[str] = state.json()["adapters"]
     return adapters
@@ -278,7 +278,9 @@ async def test_an_adapter_that_the_engine_keeps_is_still_one_of_its_names(open_s
     async with ready(open_supervisor) as supervisor:
         for name in ("sql", "py"):
             await supervisor.tending.load_adapter("tiny", name, f"/there/{name}")
-        async with httpx2.AsyncClient(base_url=supervisor.info("tiny").base_url or "", trust_env=False) as client:
+        async with httpx2.AsyncClient(
+            base_url=supervisor.info("tiny").base_url or "", trust_env=False, verify=False
+        ) as client:
             (await client.post("/v1/unload_lora_adapter", json={"lora_name": "sql"})).raise_for_status()
         with pytest.raises(ConflictError, match="cannot be found"):
             await supervisor.tending.unload_adapter("tiny", "sql")

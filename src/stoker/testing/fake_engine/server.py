@@ -226,8 +226,8 @@ class FakeEngine:
         except ValueError as wrong:
             await connection.answer(400, openai.error(400, str(wrong), "BadRequestError"))
             return
+        self.change(faults)  # before the answer: whoever has that finds the faults there
         await connection.answer(200, attrs.asdict(faults))
-        self.change(faults)
 
 
 async def _watch_client(connection: Connection, gone: trio.Event, work: trio.CancelScope) -> None:
