@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,10 +19,17 @@ import pytest
 
 from stoker.home import Home
 from stoker.supervise import proctable
+from tests import loopback
 
 from .running import Program, running, until
 
 pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def pyz(pyz: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy that nobody else runs, so that what it leaves is told from what other tests run at the same time."""
+    return Path(shutil.copy(pyz, tmp_path_factory.mktemp("file")))
 
 
 def config(pyz: Path, *faults: str, drain: float = 30) -> str:
@@ -83,6 +91,7 @@ def test_a_stop_leaves_nothing(
     with running(pyz, Home(tmp_path / "home"), "up", "-c", str(tmp_path / "stoker.toml")) as program:
         program.wait_until_ready(2)
         assert program.processes()
+        assert len(_ours(everything() - before, pyz)) > 2
         stop(program)
         assert program.wait() == 0
         assert program.processes() == []
@@ -108,8 +117,8 @@ def test_a_stop_lets_a_stream_end_and_a_second_one_cuts_it_with_an_error(pyz: Pa
         program.wait_until_ready(2)
         url = f"{program.url}/v1/chat/completions"
         with (
-            httpx2.stream("POST", url, json=body | {"max_tokens": 20}, timeout=60) as short,
-            httpx2.stream("POST", url, json=body | {"max_tokens": 100_000}, timeout=60) as endless,
+            loopback.stream("POST", url, json=body | {"max_tokens": 20}, timeout=60) as short,
+            loopback.stream("POST", url, json=body | {"max_tokens": 100_000}, timeout=60) as endless,
         ):
             lines = endless.iter_lines()
             seen = [next(lines)]
