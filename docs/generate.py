@@ -14,7 +14,7 @@ import attrs
 from stoker import client, hookspecs
 from stoker.builtin.policies import AtRandom, LeastLoad, PowerOfTwo, PrefixAffinity, RoundRobin, SessionAffinity
 from stoker.config.schema import reference
-from stoker.contracts import Configurable, EngineRuntime, Explaining, GpuScheduler, RoutingPolicy
+from stoker.contracts import Configurable, EngineRuntime, Explaining, GpuScheduler, Narrating, RoutingPolicy
 from stoker.core.states import TRANSITIONS, mermaid
 from stoker.model import (
     NOTHING,
@@ -34,6 +34,7 @@ from stoker.model import (
     Reservations,
     RouteRequest,
     SleepPaths,
+    StartProgress,
     TokenProbe,
 )
 from stoker.settings import GatewaySettings, RuntimeSettings, SessionSettings, Settings
@@ -265,7 +266,7 @@ and fields with a default may be left out.
 {records}
 """
 
-CONTRACTS = (EngineRuntime, RoutingPolicy, Explaining, Configurable, GpuScheduler)
+CONTRACTS = (EngineRuntime, Narrating, RoutingPolicy, Explaining, Configurable, GpuScheduler)
 RECORDS = (
     EngineSpec,
     Placement,
@@ -275,6 +276,7 @@ RECORDS = (
     AdapterPaths,
     EnvironmentSpec,
     EngineLoad,
+    StartProgress,
     RouteRequest,
     Candidate,
     Gpu,

@@ -1,7 +1,8 @@
 """What plugins implement. A plugin's hooks (:mod:`stoker.hookspecs`) return objects of these shapes.
 
 They are called on the event loop and must return at once: no I/O, no sleeping, no locks. The exceptions are the
-runtime's ``plan``, ``estimate_memory`` and ``scrape``: those are called in worker threads, several at once.
+runtime's ``plan``, ``estimate_memory``, ``scrape`` and ``start_progress``: those are called in worker threads, several
+at once.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from stoker.model import (
     Refusal,
     Reservations,
     RouteRequest,
+    StartProgress,
 )
 
 NEEDS = frozenset({"headers", "body", "prompt", "session"})
@@ -65,6 +67,19 @@ class EngineRuntime(Protocol):
 
     def scrape(self, text: str) -> EngineLoad:
         """Read the engine's own metrics page. Unknown text gives an empty load, never an error."""
+        ...
+
+
+@runtime_checkable
+class Narrating(Protocol):
+    """What a runtime may have besides: it reads in its engine's log how far the start is."""
+
+    def start_progress(self, line: str) -> StartProgress | None:
+        """What a line of the log tells of that; None for a line that tells nothing, as most do.
+
+        Called in a worker thread with the newest lines, the newest first, until one tells something, while the engine
+        is STARTING. Whatever a line holds, it raises nothing.
+        """
         ...
 
 

@@ -220,6 +220,17 @@ class EngineLoad:
     progress: float = 0.0
 
 
+@attrs.frozen
+class StartProgress:
+    """How far an engine is that starts: what it does, in a few words, and how much of that is done, 0 to 1 if known."""
+
+    phase: str
+    fraction: float | None = None
+
+    def __str__(self) -> str:
+        return self.phase if self.fraction is None else f"{self.phase}, {self.fraction:.0%}"
+
+
 @attrs.frozen(kw_only=True)
 class EnvironmentSpec:
     """What a runtime needs installed beside it, in a virtual environment of its own.
@@ -459,6 +470,7 @@ class EngineInfo:
     asleep: bool = False
     adapters: tuple[str, ...] = ()
     load: EngineLoad | None = None
+    progress: StartProgress | None = None
 
 
 @attrs.frozen(kw_only=True)

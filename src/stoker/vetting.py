@@ -15,7 +15,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import attrs
 
 from stoker.containing import contained, described, is_text
-from stoker.contracts import NEEDS, Configurable, EngineRuntime, Explaining, RoutingPolicy
+from stoker.contracts import NEEDS, Configurable, EngineRuntime, Explaining, Narrating, RoutingPolicy
 from stoker.errors import PluginError
 from stoker.model import EngineSpec
 
@@ -37,6 +37,8 @@ def check_contract(thing: object, contract: type) -> None:
     named = getattr(thing, "name", None)
     if not isinstance(named, str) or not NAME.fullmatch(named):
         raise PluginError(f"{what}: its name is {named!r}, and must be lower case letters, digits and hyphens")
+    if contract is EngineRuntime and hasattr(thing, Narrating.start_progress.__name__):  # which it need not have
+        _check_method(thing.start_progress, Narrating.start_progress, what)
     if contract is RoutingPolicy:
         _check_needs(getattr(thing, "needs", None), what)
         for method in (Explaining.explain, Configurable.configured):  # which it need not have

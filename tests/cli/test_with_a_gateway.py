@@ -21,6 +21,7 @@ from stoker.cli.question import ASKED, Question
 from stoker.supervise import proctable
 from stoker.testing.engines import COMMAND
 from tests import loopback
+from tests.e2e.running import until
 
 from .conftest import Call, Shell, fake_engine_toml, interrupt
 
@@ -186,6 +187,42 @@ def test_an_engine_that_exits_at_once_is_an_error_with_the_end_of_its_log(call: 
         assert "engine logs bad" in failed.err
         assert "no such weights" in call("engine", "logs", "bad").out
         assert re.search(r"^bad .* ERROR .*exit code 3.*no such weights", call("engine", "list").out, re.MULTILINE)
+
+
+STOKER = (sys.executable, "-m", "stoker")
+SLOW = """
+printf 'Loading safetensors checkpoint shards:  20%% Completed | 1/5\\r'
+until [ -e half ]; do sleep 0.05; done
+printf 'Loading safetensors checkpoint shards:  60%% Completed | 3/5\\r'
+until [ -e whole ]; do sleep 0.05; done
+exec "$@"
+"""
+
+
+def test_a_start_says_how_far_it_is(running: Shell, call: Call, tmp_path: Path) -> None:
+    with removed_after(call, "slow"), contextlib.chdir(tmp_path):
+        serving = [*COMMAND, "--port", "{port}", "--model", "{model}"]
+        shell = Shell(running.folder)
+        process = subprocess.Popen(
+            [*STOKER, "engine", "start", "slow", "--runtime", "command", "--", "sh", "-c", SLOW, "sh", *serving],
+            env=shell.environ(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        until(lambda: states(call).get("slow"), "it is on the list")
+        until(lambda: "loading weights, 20%" in call("engine", "list").out, "its listing says so")
+        Path("half").touch()
+        until(lambda: "loading weights, 60%" in call("status").out, "so does the status")
+        assert call("engine", "show", "slow", "--json").json["progress"] == {
+            "phase": "loading weights",
+            "fraction": 0.6,
+        }
+        Path("whole").touch()
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, out) == (0, "slow is READY\n"), err
+        assert err == "slow is STARTING\nslow: loading weights\n"
+        assert call("engine", "show", "slow", "--json").json["progress"] is None
 
 
 def test_a_wrong_spec_is_refused_by_the_gateway_in_its_own_words(call: Call) -> None:

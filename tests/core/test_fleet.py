@@ -5,11 +5,11 @@ import pytest
 
 from stoker.core import commands as c
 from stoker.core import events as e
-from stoker.core.describe import backend_of
+from stoker.core.describe import backend_of, describe
 from stoker.core.engine import Engine, Fleet, Phase
 from stoker.core.fleet import next_deadline, step
 from stoker.errors import IllegalTransition
-from stoker.model import EngineSpec, EngineState, ExitStatus, Origin
+from stoker.model import Activity, EngineSpec, EngineState, ExitStatus, Origin, StartProgress
 
 SPEC = EngineSpec(model="m", runtime="command", startup_timeout_seconds=100, restart_limit=2)
 HERE = e.Endpoint(base_url="http://127.0.0.1:1", host="127.0.0.1", port=1, pid=42)
@@ -481,6 +481,30 @@ def test_waiting_for_gpus_uses_up_neither_start_up_time_nor_restarts() -> None:
     assert next_deadline(story.fleet) == story.now + SPEC.startup_timeout_seconds
     story.ready()
     assert (story.engine.state, story.engine.restarts, story.engine.attempts) == (EngineState.READY, 0, 0)
+
+
+def test_how_far_a_start_is_stands_beside_the_state_while_it_lasts() -> None:
+    story = Story()
+
+    def told() -> tuple[str, StartProgress | None]:
+        info = describe(story.engine, Activity(), 0.0)
+        return info.reason, info.progress
+
+    loading = StartProgress("loading weights", 0.4)
+    story.tell(e.StartProgressed("a", 1, loading))
+    assert told() == ("loading weights, 40%", loading)
+    story.tell(e.StartProgressed("a", 1, StartProgress("compiling")))
+    assert told()[0] == "compiling"
+    story.ready()
+    assert told() == ("", None)
+    story.tell(e.StartProgressed("a", 1, loading))
+    assert told() == ("", None), "what its log says now is no start"
+    story.exited()
+    story.stopped()
+    story.tell(e.TimePassed(), after=1000)
+    assert (story.engine.state, told()) == (EngineState.STARTING, ("restarting", None))
+    story.tell(e.StartProgressed("a", story.engine.incarnation, loading))
+    assert told()[0] == "restarting: loading weights, 40%"
 
 
 def test_what_is_said_of_gpus_after_a_stop_was_asked_changes_nothing() -> None:

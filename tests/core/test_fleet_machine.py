@@ -17,7 +17,7 @@ from stoker.core.engine import Fleet, Phase
 from stoker.core.fleet import next_deadline, step
 from stoker.core.states import TRANSITIONS
 from stoker.errors import IllegalTransition
-from stoker.model import EngineRun, EngineSpec, EngineState, ExitStatus, LaunchPlan, Origin
+from stoker.model import EngineRun, EngineSpec, EngineState, ExitStatus, LaunchPlan, Origin, StartProgress
 
 IDS = st.sampled_from(["a", "b", "c"])
 SPEC = EngineSpec(model="m", startup_timeout_seconds=50, restart_limit=2, drain_timeout_seconds=20)
@@ -190,6 +190,7 @@ class World(RuleBasedStateMachine):
             "stopped": e.ProcessStopped(*key),
             "delayed": e.LaunchDelayed(*key, "waits for GPUs", refused=True),
             "resumed": e.LaunchResumed(*key),
+            "progressed": e.StartProgressed(*key, StartProgress("loading weights", 0.4)),
             "asleep": e.SleepChanged(*key, asleep=True),
             "awake": e.SleepChanged(*key, asleep=False),
             "withheld": e.SleepWanted(*key, wanted=True),

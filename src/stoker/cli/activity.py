@@ -13,7 +13,7 @@ from types import TracebackType
 from rich.markup import escape
 from rich.status import Status
 
-from stoker.cli.output import duration
+from stoker.cli.output import cell, duration
 from stoker.cli.pages import can_redraw, console
 
 POLL_SECONDS = 0.1
@@ -27,7 +27,7 @@ class Activity:
         self._console = console(stderr=True)
         self._status: Status | None = None
         self._since = time.monotonic()
-        self._said = ""
+        self._said: set[str] = set()
 
     def __enter__(self) -> Activity:
         if can_redraw(self._console):
@@ -42,21 +42,28 @@ class Activity:
             self._status.stop()
 
     def say(self, line: str) -> None:
-        """A line that stays, unless it was the last one said too."""
-        if line != self._said:
-            self._said = line
+        """A line that stays, unless it was said already."""
+        if line not in self._said:
+            self._said.add(line)
             self._console.print(line, markup=False, soft_wrap=True)
 
-    def update(self, detail: str = "") -> None:
-        """How it is at this moment; only a terminal shows that."""
+    def update(self, detail: str = "", fraction: float | None = None) -> None:
+        """How it is at this moment, and how much of that is done, if known; only a terminal shows it."""
         if self._status is not None:
             waited = duration(time.monotonic() - self._since)
+            drawn = "" if fraction is None else f"{bar(fraction)} "
             room = max(20, self._console.width - 8)
-            self._status.update(escape(f"{self._about} ({waited}) {detail}"[:room]))
+            self._status.update(escape(f"{self._about} ({waited}) {drawn}{cell(detail)}"[:room]))
 
     def pause(self) -> None:
         """Wait a moment before looking again."""
         time.sleep(POLL_SECONDS)
+
+
+def bar(fraction: float, width: int = 20) -> str:
+    """A bar of that many cells, filled so far."""
+    done = round(min(max(fraction, 0.0), 1.0) * width)
+    return "━" * done + "─" * (width - done)
 
 
 def warn(message: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import httpx2
@@ -58,7 +58,7 @@ class Question:
                         raise StokerError(f"engine {info['engine_id']!r} failed: {info['last_error']}")
                 if len(states) >= len(self._models) and set(states.values()) == {"READY"}:
                     return
-                activity.update(", ".join(f"{engine_id} is {state}" for engine_id, state in states.items()))
+                activity.update(", ".join(_in_words(info) for info in engines))
                 await trio.sleep(POLL_SECONDS)
 
     async def _print_answer(self, client: httpx2.AsyncClient) -> None:
@@ -92,6 +92,12 @@ class Question:
         print(f"  curl {url}/v1/chat/completions -H 'content-type: application/json' -d '{message}'")
         print(f'  python3 -c "{python}"')
         print(f"  {program()} status\n\nCtrl-C stops it all.", flush=True)
+
+
+def _in_words(info: Mapping[str, Any]) -> str:
+    state: str = info["state"]
+    detail = f" ({info['reason']})" if info["reason"].upper() not in ("", state) else ""
+    return f"{info['engine_id']} is {state}{detail}"
 
 
 async def stream_chat(client: httpx2.AsyncClient, body: dict[str, Any], say: Callable[[str], None]) -> None:

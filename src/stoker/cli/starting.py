@@ -132,7 +132,7 @@ def wait_until_ready(client: Client, engine_ids: Iterable[str]) -> None:
     try:
         with Activity(f"starting {', '.join(waiting)}") as activity:
             while waiting := [engine_id for engine_id in waiting if not _is_ready(client, engine_id, activity)]:
-                activity.update(_last_words(client, waiting))
+                _tell(client, waiting[0], activity)
                 activity.pause()
     except KeyboardInterrupt:
         for engine_id in waiting:
@@ -149,7 +149,7 @@ def _is_ready(client: Client, engine_id: str, activity: Activity) -> bool:
             reason = f" ({info['reason']})" if info.get("reason") else ""
             raise StokerError(
                 f"engine {engine_id!r} did not become READY{reason}: {info['last_error']}\n"
-                + (f"Its whole log: {program()} engine logs {engine_id}\n" if _last_words(client, [engine_id]) else "")
+                + (f"Its whole log: {program()} engine logs {engine_id}\n" if _last_words(client, engine_id) else "")
                 + f"Try again: {program()} engine restart {engine_id}; "
                 f"take it off the list: {program()} engine stop {engine_id} --forget"
             )
@@ -160,9 +160,19 @@ def _is_ready(client: Client, engine_id: str, activity: Activity) -> bool:
     return False
 
 
-def _last_words(client: Client, waiting: Sequence[str]) -> str:
-    """The last line one of them logged; it tells most about what takes so long."""
-    return "".join(client.text(engine_path(waiting[0], "logs"), tail=1)).strip()
+def _tell(client: Client, engine_id: str, activity: Activity) -> None:
+    """How far it is; where its log tells nothing that anybody understands, the last line of that."""
+    info = client.get(engine_path(engine_id))
+    if (progress := info.get("progress")) is None:
+        activity.update(_last_words(client, engine_id))
+        return
+    activity.say(f"{engine_id}: {progress['phase']}")
+    activity.update(info["reason"], progress["fraction"])
+
+
+def _last_words(client: Client, engine_id: str) -> str:
+    """The last line it logged."""
+    return "".join(client.text(engine_path(engine_id, "logs"), tail=1)).strip()
 
 
 def _require_no_engine(client: Client, model: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from stoker.core.engine import Engine
-from stoker.model import NOTHING, Activity, Backend, EngineInfo, EngineState
+from stoker.model import NOTHING, Activity, Backend, EngineInfo, EngineState, StartProgress
 
 
 def describe(engine: Engine, activity: Activity, epoch: float) -> EngineInfo:
@@ -23,7 +23,7 @@ def describe(engine: Engine, activity: Activity, epoch: float) -> EngineInfo:
         kind=engine.spec.kind,
         origin=engine.origin,
         state=engine.state,
-        reason=engine.reason or _rest(engine),
+        reason=_reason(engine),
         host=engine.endpoint.host,
         port=engine.endpoint.port,
         base_url=engine.endpoint.base_url,
@@ -44,7 +44,20 @@ def describe(engine: Engine, activity: Activity, epoch: float) -> EngineInfo:
         load=activity.load,
         asleep=engine.endpoint.asleep,
         adapters=engine.endpoint.adapters,
+        progress=_progress(engine),
     )
+
+
+def _reason(engine: Engine) -> str:
+    """Why it is as it is, or, while it starts, how far it is."""
+    progress = _progress(engine)
+    if progress is None:
+        return engine.reason or _rest(engine)
+    return str(progress) if engine.reason in ("", "starting") else f"{engine.reason}: {progress}"
+
+
+def _progress(engine: Engine) -> StartProgress | None:
+    return engine.progress if engine.state is EngineState.STARTING else None
 
 
 def backend_of(engine: Engine, paths: frozenset[str], api_key: str | None) -> Backend:
@@ -88,5 +101,5 @@ def _detail(engine: Engine) -> str:
         wake = f"; wake it with: stoker engine wake {engine.engine_id}" if engine.endpoint.asleep else ""
         return _rest(engine) + wake
     lines = (engine.last_error or "").splitlines()
-    words = [engine.state.value, engine.reason, " ".join(dict.fromkeys(lines[:1] + lines[-1:]))]
+    words = [engine.state.value, _reason(engine), " ".join(dict.fromkeys(lines[:1] + lines[-1:]))]
     return "; ".join(word for word in words if word)

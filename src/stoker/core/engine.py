@@ -9,7 +9,7 @@ from types import MappingProxyType
 import attrs
 
 from stoker.core.events import AfterStop, Endpoint
-from stoker.model import EngineSpec, EngineState, Origin
+from stoker.model import EngineSpec, EngineState, Origin, StartProgress
 
 
 class Phase(enum.Enum):
@@ -26,6 +26,7 @@ class Engine:
     """One engine and everything that is known of it. Times are monotonic seconds.
 
     While it waits for GPUs it has no ``startup_deadline``; ``refused`` says that it waits because they are not free.
+    ``progress`` is of its last start.
     """
 
     engine_id: str
@@ -36,6 +37,7 @@ class Engine:
     incarnation: int
     phase: Phase = Phase.LAUNCHING
     reason: str = ""
+    progress: StartProgress | None = None
     ready_at: float | None = None
     last_heartbeat: float | None = None
     consecutive_failures: int = 0

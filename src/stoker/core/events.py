@@ -6,7 +6,7 @@ import enum
 
 import attrs
 
-from stoker.model import EngineRun, EngineSpec, ExitStatus, Origin
+from stoker.model import EngineRun, EngineSpec, ExitStatus, Origin, StartProgress
 
 
 class AfterStop(enum.Enum):
@@ -114,6 +114,15 @@ class Launched:
     engine_id: str
     incarnation: int
     endpoint: Endpoint
+
+
+@attrs.frozen
+class StartProgressed:
+    """Its log says that it is so far."""
+
+    engine_id: str
+    incarnation: int
+    progress: StartProgress
 
 
 @attrs.frozen
@@ -243,6 +252,7 @@ Event = (
     | LaunchDelayed
     | LaunchResumed
     | Launched
+    | StartProgressed
     | LaunchFailed
     | ProbeSucceeded
     | ProbeFailed

@@ -22,7 +22,7 @@ from stoker.core.launching import launch
 from stoker.core.outcome import NO_COMMANDS, Commands, Outcome
 from stoker.core.resting import adapters_changed, sleep_changed, sleep_wanted
 from stoker.core.returning import adopted, kept
-from stoker.core.starting import delayed, launch_failed, launched, resumed, start, updated
+from stoker.core.starting import delayed, launch_failed, launched, progressed, resumed, start, updated
 from stoker.core.states import Trigger
 from stoker.core.stopping import become_idle, process_stopped, stop, stop_process
 from stoker.errors import IllegalTransition
@@ -101,6 +101,7 @@ _HANDLERS: Mapping[type, _Handler] = MappingProxyType(
         e.LaunchDelayed: delayed,
         e.LaunchResumed: resumed,
         e.Launched: launched,
+        e.StartProgressed: progressed,
         e.LaunchFailed: launch_failed,
         e.ProbeSucceeded: probe_succeeded,
         e.ProbeFailed: probe_failed,

@@ -22,6 +22,7 @@ def launch(fleet: Fleet, engine: Engine, trigger: Trigger, now: float, *, attemp
         incarnation=fleet.launches + 1,
         phase=Phase.LAUNCHING,
         reason="restarting" if trigger is Trigger.RESTART_DUE else "starting",
+        progress=None,
         attempts=attempts,
         restarts=engine.restarts + 1,
         startup_deadline=None if registered else now + engine.spec.startup_timeout_seconds,

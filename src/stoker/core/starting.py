@@ -68,6 +68,13 @@ def launched(_fleet: Fleet, engine: Engine, event: e.Launched, _now: float) -> O
     return attrs.evolve(engine, phase=phase, endpoint=event.endpoint), NO_COMMANDS
 
 
+def progressed(_fleet: Fleet, engine: Engine, event: e.StartProgressed, _now: float) -> Outcome:
+    """It is so far. What its log says later, as one that is READY or stops, is no start any more."""
+    if engine.state is not S.STARTING:
+        return engine, NO_COMMANDS
+    return attrs.evolve(engine, progress=event.progress), NO_COMMANDS
+
+
 def launch_failed(fleet: Fleet, engine: Engine, event: e.LaunchFailed, now: float) -> Outcome:
     """There is no process."""
     gone = attrs.evolve(engine, phase=Phase.NONE, last_error=event.error)

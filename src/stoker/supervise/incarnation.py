@@ -10,15 +10,16 @@ import attrs
 import httpx2
 import trio
 
-from stoker.contracts import EngineRuntime
+from stoker.contracts import EngineRuntime, Narrating
 from stoker.core import events as e
 from stoker.core.liveness import Verdict
 from stoker.errors import PermanentLaunchError, StokerError
-from stoker.model import Activity, EngineLoad, EngineRun, EngineSpec, LaunchPlan, Origin, Placement
+from stoker.model import Activity, EngineLoad, EngineRun, EngineSpec, LaunchPlan, Origin, Placement, StartProgress
 from stoker.supervise import logs, probe
 from stoker.supervise.calls import Caller
 from stoker.supervise.errands import Errands
 from stoker.supervise.launching import Around, Running, go_on_with, launch, make_plan_in_time
+from stoker.supervise.narrating import narrate
 from stoker.supervise.process import EngineProcess
 from stoker.supervise.proof import Claim
 
@@ -172,6 +173,7 @@ class Incarnation:
             if running.process is not None:
                 self._claim = Claim.of(running.process, running.endpoint, self.spec)
                 nursery.start_soon(self._report_exit, running.process, running.log_start)
+                nursery.start_soon(self._tell_progress, running.log_start)
             prober = self._prober(running.plan)
             nursery.start_soon(self._probe_for_ever, prober)
             nursery.start_soon(self._tell_load, prober)
@@ -182,6 +184,14 @@ class Incarnation:
     async def _measure(self) -> None:
         await self._ready.wait()
         await self.around.placer.keep_measured(self.engine_id)
+
+    async def _tell_progress(self, log_start: int) -> None:
+        if isinstance(self.runtime, Narrating):
+            log = self.around.log_of(self.engine_id)
+            await narrate(self.runtime, log, log_start, self._ready, self._say_how_far)
+
+    def _say_how_far(self, progress: StartProgress) -> None:
+        self.dispatch(e.StartProgressed(self.engine_id, self.number, progress))
 
     async def _report_exit(self, process: EngineProcess, log_start: int) -> None:
         status = await process.wait()

@@ -63,17 +63,17 @@ def rotate(path: Path, max_bytes: int) -> bool:
     return True
 
 
-def tail(path: Path, lines: int | None = None, *, since: int = 0) -> str:
-    """The last ``lines`` lines (None: all that is read) of the last 256 KiB, from the offset ``since`` on."""
-    return _tail_and_end(path, lines, since)[0]
+def tail(path: Path, lines: int | None = None, *, since: int = 0, most: int = READ_BYTES) -> str:
+    """The last ``lines`` lines (None: all that is read) of the last ``most`` bytes, from the offset ``since`` on."""
+    return _tail_and_end(path, lines, since, most)[0]
 
 
-def _tail_and_end(path: Path, lines: int | None, since: int = 0) -> tuple[str, int]:
+def _tail_and_end(path: Path, lines: int | None, since: int = 0, most: int = READ_BYTES) -> tuple[str, int]:
     """A tail, and the offset at which it ends: what is appended meanwhile comes after it."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            start = max(since if since <= size else 0, size - READ_BYTES)  # 0: rotated meanwhile
+            start = max(since if since <= size else 0, size - most)  # 0: rotated meanwhile
             file.seek(start)
             text = file.read(size - start).decode(errors="replace")
     except FileNotFoundError:

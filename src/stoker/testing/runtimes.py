@@ -24,9 +24,9 @@ import attrs
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from stoker.contracts import EngineRuntime
+from stoker.contracts import EngineRuntime, Narrating
 from stoker.errors import StokerError
-from stoker.model import EngineLoad, EngineSpec, EnvironmentSpec, Gpu, LaunchPlan, Placement
+from stoker.model import EngineLoad, EngineSpec, EnvironmentSpec, Gpu, LaunchPlan, Placement, StartProgress
 
 # A method of a base class runs in each class derived from it, which Hypothesis would rather ask about. Explaining a
 # failure takes longer than finding it.
@@ -71,6 +71,18 @@ metric_lines = st.sampled_from(
         'llamacpp:requests_deferred{a="}"} 1 1700000000',
         "vllm:generation_tokens_total{ 1e999",
         "}{ 3",
+    ]
+)
+
+log_lines = st.sampled_from(
+    [
+        "",
+        "Loading safetensors checkpoint shards:  40% Completed | 2/5 [00:01<00:02,  1.20it/s]",
+        "Capturing CUDA graphs (mixed prefill-decode, PIECEWISE): 101%|####| 68/67 [00:09<00:00]",
+        "Fetching 4 files:  %|",
+        "model.safetensors: 007%|",
+        "." * 101,
+        "--- stoker: one, incarnation 1: serve",
     ]
 )
 
@@ -234,6 +246,20 @@ class RuntimeConformance:
         assert load.running >= 0, "fewer requests than none"
         assert load.waiting >= 0, "fewer requests than none"
         assert load.kv_cache_used is None or 0 <= load.kv_cache_used <= 1, "it is the part in use, 0 to 1"
+
+    @given(line=st.text(max_size=80) | log_lines)
+    @example(line="Loading safetensors checkpoint shards: 999% Completed | 9/1")
+    @SUITE
+    def test_any_line_of_a_log_can_be_read(self, line: str) -> None:
+        """If it says how far a start is (:class:`stoker.contracts.Narrating`)."""
+        runtime = self.make_runtime()
+        if not isinstance(runtime, Narrating):
+            return
+        progress = runtime.start_progress(line)
+        if progress is not None:
+            assert isinstance(progress, StartProgress)
+            assert progress.phase.strip() == progress.phase != "", "a phase is a few words"
+            assert progress.fraction is None or 0 <= progress.fraction <= 1, "it is the part that is done, 0 to 1"
 
     def test_an_empty_metrics_page_is_an_empty_load(self) -> None:
         assert self.make_runtime().scrape("") == EngineLoad()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from stoker.builtin.runtimes import metrics, serving
+from stoker.builtin.runtimes import metrics, progress, serving
 from stoker.builtin.runtimes.common import address, check_common, check_unwanted, engine_environment
 from stoker.errors import PermanentLaunchError
-from stoker.model import EngineLoad, EngineSpec, Gpu, LaunchPlan, Placement
+from stoker.model import EngineLoad, EngineSpec, Gpu, LaunchPlan, Placement, StartProgress
 
 PLACEHOLDERS = ("port", "host", "model", "names", "gpus")
 PIECE = re.compile(r"\{\{|\}\}|\{[^{}]*\}|[{}]")
@@ -66,6 +66,10 @@ class Command:
     def scrape(self, text: str) -> EngineLoad:
         """The metrics of any engine family Stoker knows."""
         return metrics.ANY.read(text)
+
+    def start_progress(self, line: str) -> StartProgress | None:
+        """The lines of any engine family Stoker knows."""
+        return progress.ANY.read(line)
 
 
 def _names_known(spec: EngineSpec, argv: Sequence[str]) -> tuple[str, ...]:

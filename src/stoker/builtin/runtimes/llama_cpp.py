@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from stoker.builtin.runtimes import metrics, serving
+from stoker.builtin.runtimes import metrics, progress, serving
 from stoker.builtin.runtimes.common import (
     address,
     check_address,
@@ -21,7 +21,7 @@ from stoker.builtin.runtimes.common import (
     values_of,
 )
 from stoker.errors import PermanentLaunchError
-from stoker.model import EngineLoad, EngineSpec, EnvironmentSpec, Gpu, LaunchPlan, Placement
+from stoker.model import EngineLoad, EngineSpec, EnvironmentSpec, Gpu, LaunchPlan, Placement, StartProgress
 
 PATHS: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -127,6 +127,10 @@ class LlamaCpp:
     def scrape(self, text: str) -> EngineLoad:
         """The ``llamacpp:`` metrics."""
         return metrics.LLAMA_CPP.read(text)
+
+    def start_progress(self, line: str) -> StartProgress | None:
+        """The dots of its weights, and what it says around them."""
+        return progress.LLAMA_CPP.read(line)
 
 
 def _sleeps_by_itself(spec: EngineSpec) -> bool:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from stoker.builtin.runtimes import metrics, serving
+from stoker.builtin.runtimes import metrics, progress, serving
 from stoker.builtin.runtimes.common import (
     address,
     check_address,
@@ -20,7 +20,7 @@ from stoker.builtin.runtimes.common import (
     values_of,
 )
 from stoker.errors import PermanentLaunchError
-from stoker.model import EngineLoad, EngineSpec, EnvironmentSpec, Gpu, LaunchPlan, Placement
+from stoker.model import EngineLoad, EngineSpec, EnvironmentSpec, Gpu, LaunchPlan, Placement, StartProgress
 
 POOLS = frozenset({serving.EMBEDDINGS}) | serving.TOKENS
 RANKS = frozenset({serving.RERANK, serving.SCORE}) | serving.TOKENS
@@ -106,6 +106,10 @@ class Sglang:
     def scrape(self, text: str) -> EngineLoad:
         """The ``sglang:`` metrics."""
         return metrics.SGLANG.read(text)
+
+    def start_progress(self, line: str) -> StartProgress | None:
+        """Bars of weights, of CUDA graphs and of downloads."""
+        return progress.SGLANG.read(line)
 
 
 def _served_name(spec: EngineSpec) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from stoker.builtin.runtimes import metrics, serving
+from stoker.builtin.runtimes import metrics, progress, serving
 from stoker.builtin.runtimes import vllm_args as told
 from stoker.builtin.runtimes.common import (
     address,
@@ -28,6 +28,7 @@ from stoker.model import (
     LaunchPlan,
     Placement,
     SleepPaths,
+    StartProgress,
 )
 
 POOLING = frozenset({serving.POOLING}) | serving.TOKENS
@@ -103,6 +104,10 @@ class Vllm:
     def scrape(self, text: str) -> EngineLoad:
         """The ``vllm:`` metrics, under their names of today and of before."""
         return metrics.VLLM.read(text)
+
+    def start_progress(self, line: str) -> StartProgress | None:
+        """Bars of weights, of CUDA graphs and of downloads, and what vLLM says before and after them."""
+        return progress.VLLM.read(line)
 
 
 def _flags(spec: EngineSpec, model: str, host: str, port: int) -> Sequence[str]:
