@@ -80,7 +80,8 @@ An event that the table does not have raises `IllegalTransition`: it would be a 
   session. STOPPED is said only when all of them are gone.
 - An engine that sleeps (`asleep`) stays READY: its process lives, answers its health path, and gets no requests until
   it is woken.
-- ERROR to READY is for registered engines, the URLs somebody named: when one answers again, it is taken back.
+- ERROR to READY is for registered engines, the URLs somebody named: when one answers again, it is taken
+  back; one that had stalled, when it has answered a request.
 """
 
 

@@ -349,6 +349,49 @@ def test_a_stalled_engine_is_an_error_at_once() -> None:
     story.ready()
     story.tell(e.EngineStalled("a", 1, "no progress"))
     assert story.engine.state is EngineState.ERROR
+    assert story.commands == (c.FailRequests("a", 1, "no progress"), c.StopProcess("a", 1, 10.0))
+
+
+def test_a_registered_engine_that_stalls_is_in_error_and_what_it_holds_fails() -> None:
+    """Nobody can end it: what it held waited for ever."""
+    story = Story(origin=Origin.REGISTERED)
+    story.ready()
+    story.tell(e.EngineStalled("a", 1, "no progress"))
+    assert (story.engine.state, story.engine.last_error) == (EngineState.ERROR, "no progress")
+    assert story.commands == (c.FailRequests("a", 1, "no progress"),)
+    story.tell(e.EngineStalled("a", 1, "still none"))
+    assert story.commands == (c.FailRequests("a", 1, "still none"),)
+    story.tell(e.ProbeSucceeded("a", 1))
+    assert story.engine.state is EngineState.READY
+
+
+def test_a_registered_engine_that_stops_listening_may_answer_what_it_holds_while_that_moves() -> None:
+    story = Story(origin=Origin.REGISTERED)
+    story.ready()
+    for _ in range(5):
+        story.tell(e.ProbeFailed("a", 1, "refused"))
+        assert story.commands == ()
+    assert story.engine.state is EngineState.ERROR
+    story.tell(e.ProbeFailed("a", 1, "refused", silent=True))
+    assert story.commands == (c.FailRequests("a", 1, "refused"),)
+
+
+def test_a_draining_engine_that_stalls_is_not_waited_for() -> None:
+    story = Story()
+    story.ready()
+    story.stop(drain=3600)
+    story.tell(e.EngineStalled("a", 1, "no progress"))
+    assert story.engine.state is EngineState.DRAINING
+    assert story.commands == (c.FailRequests("a", 1, "no progress"),)
+
+
+def test_what_a_registered_engine_holds_ends_with_its_drain_time() -> None:
+    story = Story(origin=Origin.REGISTERED)
+    story.ready()
+    story.stop(drain=30)
+    assert story.commands == (c.AwaitIdle("a", 1),)
+    story.wait_for_deadline()
+    assert story.commands == (c.FailRequests("a", 1, "it was stopped"), c.StopProcess("a", 1, 10.0))
 
 
 def test_starting_what_runs_raises() -> None:
@@ -405,7 +448,7 @@ def test_a_dead_url_that_is_registered_anew_elsewhere_is_watched_there() -> None
         story.tell(e.ProbeFailed("a", 1, "refused"))
     new = attrs.evolve(old, url="http://127.0.0.1:2")
     story.tell(e.StartRequested("a", new, Origin.REGISTERED))
-    assert story.commands == (c.StopProcess("a", 1, 0.0),)
+    assert story.commands == (c.FailRequests("a", 1, "it was stopped"), c.StopProcess("a", 1, 0.0))
     story.tell(e.ProbeSucceeded("a", 1))  # of the old one
     assert story.engine.state is EngineState.DRAINING
     story.stopped()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +17,7 @@ import httpx2
 
 from stoker.home import Home
 from stoker.model import NOTHING
-from stoker.testing.engines import COMMAND, fake_engine_env
+from stoker.testing.engines import COMMAND, LISTENING, fake_engine_env
 from tests import loopback
 from tests.e2e.running import HANG_GUARD_SECONDS, Program, running, until
 
@@ -37,6 +39,28 @@ def engine(*faults: str, command: Sequence[str] = FAKE, **fields: object) -> str
     lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
     path = json.dumps(fake_engine_env()["PYTHONPATH"])
     return "\n".join(["[[engine]]", *lines, f"env = {{ PYTHONPATH = {path} }}", ""])
+
+
+def remote(url: str, **fields: object) -> str:
+    """An ``[[engine]]`` of the model ``fake`` that is only a URL."""
+    quick = {name: value for name, value in QUICK.items() if name.startswith("probe_")}
+    values = {"model": "fake", "runtime": "remote", "url": url, **quick, **fields}
+    return "\n".join(["[[engine]]", *(f"{name} = {json.dumps(value)}" for name, value in values.items()), ""])
+
+
+@contextlib.contextmanager
+def served_by_somebody_else(*faults: str) -> Iterator[str]:
+    """The URL of a fake engine that Stoker does not start."""
+    command = [*COMMAND, "--stop-with-stdin", "--port", "0", "--model", "fake", *faults]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **fake_engine_env()}
+    ) as process:
+        try:
+            assert process.stdout is not None
+            listening = next(found for line in process.stdout if (found := LISTENING.search(line)))
+            yield f"http://127.0.0.1:{int(listening[1])}"
+        finally:
+            process.kill()
 
 
 @contextlib.contextmanager

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
 
 from tests.e2e.running import until
 
-from .fleet import ask, change_faults, engine, fleet, stream, wait_for
+from .fleet import ask, change_faults, engine, fleet, remote, served_by_somebody_else, stream, wait_for
 
 ENDLESS = 100_000
 
@@ -56,6 +57,28 @@ def test_an_engine_that_is_healthy_and_produces_nothing_is_replaced_after_the_st
         assert "in the middle of its answer" in listener.error
         after = wait_for(program, state="READY", restarts=1)
         assert "1 requests in flight and no progress for 1 s" in after["last_error"]
+        assert ask(program).status_code == httpx2.codes.OK
+
+
+def test_what_an_engine_that_is_only_a_url_holds_fails_after_the_stall_limit(tmp_path: Path) -> None:
+    """Nobody can end such an engine, and its streams never ended."""
+    with served_by_somebody_else() as url, fleet(tmp_path, remote(url, label="theirs", stall_seconds=1)) as program:
+        [before] = program.wait_until_ready(1)
+        change_faults(before, stall_after_chunks=3)
+        with stream(program, max_tokens=ENDLESS) as listener, ThreadPoolExecutor() as executor:
+            listener.hear(3)
+            change_faults(before, hang=True)
+            waiting = executor.submit(ask, program)
+            listener.hear_out()
+            refusal = waiting.result()
+        assert listener.broken
+        assert "in the middle of its answer: 2 requests in flight and no progress for 1 s" in listener.error
+        assert refusal.status_code == httpx2.codes.BAD_GATEWAY
+        assert refusal.json()["error"]["code"] == "engine_failed"
+        after = wait_for(program, "theirs", state="ERROR", active_requests=0)
+        assert "a one-token request failed too" in after["last_error"]
+        change_faults(before, hang=False, stall_after_chunks=None)
+        wait_for(program, "theirs", state="READY")
         assert ask(program).status_code == httpx2.codes.OK
 
 

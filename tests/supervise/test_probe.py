@@ -264,6 +264,38 @@ async def test_an_engine_that_can_not_be_asked_for_a_token_is_judged_by_its_heal
             assert (await asking.probe()).verdict is verdict
 
 
+async def test_one_that_has_stalled_is_alive_again_when_it_has_answered_a_request() -> None:
+    """Once its requests had failed it was idle and healthy, and was given the next ones."""
+    computes = False
+
+    async def answer(line: str) -> str | None:
+        return "200 OK" if computes or "completions" not in line else await silent(line)
+
+    activity = Activity(active_requests=1)
+    impatient = EngineSpec(model="m", probe_timeout_seconds=0.1, stall_seconds=0)
+    async with prober(answer, activity, impatient) as asking:
+        assert (await asking.probe()).stalled
+        asking.activity = Activity
+        result = await asking.probe()
+        assert result.stalled
+        assert result.error.startswith("it has made no progress for 0 s; a one-token request failed too")
+        computes = True
+        assert (await asking.probe()).verdict is Verdict.ALIVE
+        computes = False
+        assert (await asking.probe()).verdict is Verdict.ALIVE
+
+
+async def test_one_that_refuses_is_silent_once_nothing_has_moved_that_it_holds() -> None:
+    async def rude(_line: str) -> str | None:
+        return None
+
+    for stall_seconds, silent_by_then in ((60.0, False), (0.0, True)):
+        spec = attrs.evolve(SPEC, stall_seconds=stall_seconds)
+        async with prober(rude, Activity(active_requests=1), spec) as asking:
+            result = await asking.probe()
+        assert (result.verdict, result.stalled, result.silent) == (Verdict.FAILED, False, silent_by_then)
+
+
 async def test_a_long_prefill_is_seen_in_the_counters_and_excused() -> None:
     counter = [0.0]
 

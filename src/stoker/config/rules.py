@@ -325,7 +325,10 @@ ENGINE: Mapping[str, Rule] = MappingProxyType(
         "drain_timeout_seconds": _seconds("How long a stop waits for requests that are under way."),
         "stop_grace_seconds": _seconds("How long its processes have between SIGTERM and SIGKILL."),
         "stall_seconds": _seconds(
-            "How long a busy engine may show no progress before it is asked for one token as a proof of life.", 0.01
+            "How long a busy engine may show no progress before it is asked for one token as a proof of life. If that "
+            "does not come either, what it holds fails. Of an engine at a `url` only what it answers is progress: for "
+            "one that does one request at a time this has to be longer than its longest.",
+            0.01,
         ),
         "probe_interval_seconds": _seconds("How often it is asked whether it lives.", 0.01),
         "probe_timeout_seconds": _seconds("How long it may take to answer that.", 0.01),

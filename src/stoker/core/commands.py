@@ -53,4 +53,13 @@ class ProbeNow:
     incarnation: int
 
 
-Command = Launch | Adopt | AwaitIdle | StopProcess | ProbeNow
+@attrs.frozen
+class FailRequests:
+    """End what this incarnation is at for clients: nothing will come of it. ``error`` says why."""
+
+    engine_id: str
+    incarnation: int
+    error: str
+
+
+Command = Launch | Adopt | AwaitIdle | StopProcess | ProbeNow | FailRequests

@@ -145,11 +145,15 @@ class ProbeSucceeded:
 
 @attrs.frozen
 class ProbeFailed:
-    """The engine did not answer its probe, and is not excused by being busy (:mod:`stoker.core.liveness`)."""
+    """The engine did not answer its probe, and is not excused by being busy (:mod:`stoker.core.liveness`).
+
+    ``silent`` says that it holds requests besides, and that none of them has moved for ``stall_seconds``.
+    """
 
     engine_id: str
     incarnation: int
     error: str
+    silent: bool = False
 
 
 @attrs.frozen

@@ -36,18 +36,22 @@ def probe_failed(fleet: Fleet, engine: Engine, event: e.ProbeFailed, now: float)
         return waiting, NO_COMMANDS
     if engine.state is S.ERROR and engine.origin is not Origin.REGISTERED:
         return engine, NO_COMMANDS  # a probe that was under way when it failed; why it failed is known better
+    # It may have stopped listening and still answer what it holds; if that does not move either, it is over.
+    over = (_fail_requests(engine, event.error),) if event.silent and engine.state is S.ERROR else NO_COMMANDS
     failing = attrs.evolve(engine, consecutive_failures=engine.consecutive_failures + 1, last_error=event.error)
     if engine.state is not S.READY or failing.consecutive_failures < engine.spec.probe_failures:
-        return failing, NO_COMMANDS
+        return failing, over
     error = f"{failing.consecutive_failures} probes in a row failed, the last with: {event.error}"
     return fail(fleet, failing, Trigger.PROBES_FAILED, error, now)
 
 
 def stalled(fleet: Fleet, engine: Engine, event: e.EngineStalled, now: float) -> Outcome:
-    """It holds requests and does nothing: dead."""
+    """It holds requests and does nothing: dead, and so are they. Behind a URL no end of a process would tell them."""
+    over = _fail_requests(engine, event.error)
     if engine.state is not S.READY:
-        return engine, NO_COMMANDS
-    return fail(fleet, engine, Trigger.PROBES_FAILED, event.error, now)
+        return engine, (over,)
+    failed, commands = fail(fleet, engine, Trigger.PROBES_FAILED, event.error, now)
+    return failed, (over, *commands)
 
 
 def port_taken(fleet: Fleet, engine: Engine, event: e.PortTaken, now: float) -> Outcome:
@@ -80,6 +84,10 @@ def suspected(_fleet: Fleet, engine: Engine, event: e.EngineSuspected, _now: flo
         return engine, NO_COMMANDS
     doubted = attrs.evolve(engine, last_error=event.error)
     return doubted, (c.ProbeNow(engine.engine_id, engine.incarnation),)
+
+
+def _fail_requests(engine: Engine, error: str) -> c.FailRequests:
+    return c.FailRequests(engine.engine_id, engine.incarnation, error)
 
 
 def fail(fleet: Fleet, engine: Engine, trigger: Trigger, error: str, now: float, *, retryable: bool = True) -> Outcome:

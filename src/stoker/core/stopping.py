@@ -11,7 +11,7 @@ from stoker.core.launching import launch
 from stoker.core.outcome import NO_COMMANDS, Outcome
 from stoker.core.states import Trigger, next_state
 from stoker.errors import IllegalTransition
-from stoker.model import EngineState
+from stoker.model import EngineState, Origin
 
 S = EngineState
 
@@ -75,9 +75,15 @@ def become_idle(_fleet: Fleet, engine: Engine, _event: e.EngineIdle, _now: float
 
 
 def stop_process(engine: Engine) -> Outcome:
-    """Have what is left of the incarnation stopped, verified."""
+    """Have what is left of the incarnation stopped, verified.
+
+    The requests of a process end with it. Behind a URL nothing ends, so there they are ended.
+    """
     stopping = attrs.evolve(engine, phase=Phase.STOPPING)
-    return stopping, (c.StopProcess(engine.engine_id, engine.incarnation, engine.grace_seconds),)
+    stop = c.StopProcess(engine.engine_id, engine.incarnation, engine.grace_seconds)
+    if engine.origin is not Origin.REGISTERED:
+        return stopping, (stop,)
+    return stopping, (c.FailRequests(engine.engine_id, engine.incarnation, "it was stopped"), stop)
 
 
 def process_stopped(fleet: Fleet, engine: Engine, event: e.ProcessStopped, now: float) -> Outcome:

@@ -32,6 +32,10 @@ class Transport(Protocol):
         """Whether a connection that should be silent isn't."""
         ...
 
+    def shut_down(self) -> None:
+        """Nothing more is sent or received: whoever waits for it is at the end."""
+        ...
+
     def close(self) -> None:
         """Close at once."""
         ...
@@ -43,18 +47,22 @@ class Connection:
     ``channel`` is the transport where the hub can read from it, and None where bytes are not what they seem (TLS).
     """
 
-    __slots__ = ("_failure", "_origin", "_transport", "_unsent", "channel", "reader")
+    __slots__ = ("_end", "_failure", "_origin", "_transport", "_unsent", "channel", "reader")
 
     def __init__(self, origin: Origin, transport: Transport, reader: AnswerReader) -> None:
         self._origin = origin
         self._transport = transport
         self._unsent = False
+        self._end: UpstreamError | None = None
         self._failure: UpstreamError | None = None
         self.channel = transport if isinstance(transport, Channel) else None
         self.reader = reader
 
     async def exchange(self, head: bytes, body: bytes) -> None:
-        """Send a request, and return when the head of its answer is there. Raises NoAnswer, CutShort or NotHttp."""
+        """Send a request, and return when the head of its answer is there.
+
+        Raises NoAnswer, CutShort, NotHttp or GivenUp.
+        """
         reader = self.reader
         reader.begin()
         if self.channel is not None:
@@ -70,8 +78,13 @@ class Connection:
                 limit = f"its head is over {LONGEST_ANSWER_HEAD} bytes"
                 raise NotHttp(f"{self._origin.url} sent what is no HTTP answer: {limit}")
 
+    def break_off(self, failure: UpstreamError) -> None:
+        """End the exchange: whoever waits for its answer gets ``failure``, behind what came before."""
+        self._end = failure
+        self._transport.shut_down()
+
     async def read(self) -> bytes:
-        """The next bytes of the body, all that came at once; empty at its end. Raises CutShort or NotHttp."""
+        """The next bytes of the body, all that came at once; empty at its end. Raises CutShort, NotHttp or GivenUp."""
         reader = self.reader
         while True:
             body = reader.take()
@@ -85,7 +98,7 @@ class Connection:
                 self._failure = failure  # what came before it first
 
     async def read_past(self, most: int) -> bytes:
-        """The next bytes of the body, up to ``most``, past the reader. Raises CutShort."""
+        """The next bytes of the body, up to ``most``, past the reader. Raises CutShort or GivenUp."""
         try:
             data = await self._transport.receive()
         except OSError as error:
@@ -99,7 +112,15 @@ class Connection:
         """Somebody else read from it, and met ``error`` or (None) the end: :meth:`read` raises it, after what came."""
         self._failure = self._broken(error)
 
+    def end(self) -> None:
+        """The peer says no more. Raises FramingError if its answer is not whole; of one that was broken off none is."""
+        if self._end is not None:
+            raise FramingError("it was broken off")
+        self.reader.end()
+
     def _broken(self, error: OSError | FramingError | None) -> UpstreamError:
+        if self._end is not None:
+            return self._end
         if isinstance(error, FramingError):
             return NotHttp(f"{self._origin.url} sent what is no HTTP answer: {error}")
         return CutShort(f"{self._origin.url} {'broke off its answer' if error is None else 'reset the connection'}")
@@ -109,7 +130,7 @@ class Connection:
         """Whether another exchange can follow."""
         reader = self.reader
         sent = self._transport.is_settled and not self._unsent
-        return sent and reader.complete and not reader.excess and reader.keeps_alive
+        return sent and self._end is None and reader.complete and not reader.excess and reader.keeps_alive
 
     @property
     def is_stale(self) -> bool:
@@ -130,14 +151,14 @@ class Connection:
         try:
             data = await self._transport.receive()
         except OSError as error:
-            if heard:
+            if heard or self._end is not None:
                 raise self._broken(error) from error
             raise NoAnswer(f"{self._origin.url} reset the connection") from error
         try:
             if data:
                 self.reader.feed(data)
-            elif heard:
-                self.reader.end()
+            elif heard or self._end is not None:
+                self.end()
             else:
                 raise NoAnswer(f"{self._origin.url} closed the connection without an answer")
         except FramingError as wrong:

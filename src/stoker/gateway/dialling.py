@@ -6,6 +6,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -84,6 +85,11 @@ class SecureTransport:
     def is_stale(self) -> bool:
         """Whether there is something to read on it, be it its end."""
         return self._socket.is_readable()
+
+    def shut_down(self) -> None:
+        """Nothing more is sent or received: whoever waits for it is at the end."""
+        with suppress(OSError):  # it is so already
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close at once."""

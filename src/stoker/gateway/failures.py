@@ -7,6 +7,7 @@
     ├── NoAnswer            the connection broke before the first byte of an answer
     ├── CutShort            the answer broke off
     ├── NotHttp             what came is no HTTP answer, or its head is too long
+    ├── GivenUp             nothing more is expected of the engine, by whoever watches it
     ├── Exhausted           we have no descriptor, memory or port left to connect with: not the engine's fault
     └── Unsendable          what is configured for the engine can't be written as HTTP: not the engine's fault either
 """
@@ -30,6 +31,10 @@ class CutShort(UpstreamError):  # noqa: N818
 
 class NotHttp(UpstreamError):  # noqa: N818
     """What came is no HTTP answer, or its head is too long."""
+
+
+class GivenUp(UpstreamError):  # noqa: N818
+    """Nothing more is expected of the engine, by whoever watches it."""
 
 
 class Exhausted(UpstreamError):  # noqa: N818

@@ -265,10 +265,12 @@ class Forwarder:
             body = job.body if not backend.renames else await self._renamed(job, backend.renames)
             streamed = job.stream or job.session_id != ""  # what is listened to must be readable as well
             lines = job.heading.lines(streamed=streamed) + job.trace.lines()
-            connection = await self._pool.request(backend, job.heading.target, lines, job.request_id, body)
+            target, carried = job.heading.target, lease.carried
+            connection = await self._pool.request(backend, target, lines, job.request_id, body, carried)
             try:
                 answer = await relay.run(connection)
             finally:
+                lease.carried(None)  # the connection may be another request's soon
                 self._pool.give_back(backend.base_url, connection)
                 self._measure(job, relay)
         except Exhausted as ours:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import attrs
 import trio
@@ -11,17 +12,27 @@ from stoker.gateway.choosing import Chooser
 from stoker.model import Backend, Candidate
 
 
+class Holder(Protocol):
+    """Somebody who waits for an answer of an engine: see :class:`stoker.gateway.routing.Lease`."""
+
+    def fail(self, error: str) -> None:
+        """There will be no answer, or no more of it."""
+        ...
+
+
 @attrs.define(eq=False)
 class KnownEngine:
     """One incarnation of an engine: its latest record, and what the gateway knows of it.
 
-    ``in_flight`` counts its open leases. A term is a time in which it accepts requests; its event is set when the term
-    is over. What ``candidate`` says is for policies, and may be what one of them wrote: nothing is decided by it here.
+    ``in_flight`` counts its open leases, which are its ``holders``. A term is a time in which it accepts requests; its
+    event is set when the term is over. What ``candidate`` says is for policies, and may be what one of them wrote:
+    nothing is decided by it here.
     """
 
     backend: Backend
     candidate: Candidate = attrs.field(init=False)
     in_flight: int = 0
+    holders: set[Holder] = attrs.field(factory=set)
     progress_at: float | None = None
     suspected_until: float = -1.0
     idle_callbacks: list[Callable[[], None]] = attrs.field(factory=list)

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import attrs
 import trio
 
+from stoker.errors import UpstreamError
 from stoker.gateway.choosing import Chooser
 from stoker.gateway.counters import Counters
+from stoker.gateway.failures import GivenUp
 from stoker.gateway.known import KnownEngine, KnownModel, renewed
 from stoker.gateway.policies import Policies
 from stoker.model import Activity, Backend, Candidate, EngineLoad, RouteRequest
@@ -52,13 +55,21 @@ class Ticket:
     visible: frozenset[str] | None = None
 
 
+class Carrier(Protocol):
+    """What carries a request to its engine, and the answer: a connection."""
+
+    def break_off(self, failure: UpstreamError) -> None:
+        """Whoever waits for the answer gets ``failure`` instead, behind what came before."""
+        ...
+
+
 class Lease:
     """The right of one request to use one engine. Closed exactly once.
 
     ``term`` is an event that is set once the engine takes no requests any more.
     """
 
-    __slots__ = ("_closed", "_engine", "_policy", "_request", "_table", "backend", "term")
+    __slots__ = ("_carrier", "_closed", "_engine", "_failure", "_policy", "_request", "_table", "backend", "term")
 
     def __init__(self, table: RoutingTable, engine: KnownEngine, policy: Chooser, request: RouteRequest) -> None:
         self._table = table
@@ -66,6 +77,8 @@ class Lease:
         self._policy = policy
         self._request = request
         self._closed = False
+        self._carrier: Carrier | None = None
+        self._failure: str | None = None
         self.backend = engine.backend
         self.term = engine.term
 
@@ -81,11 +94,24 @@ class Lease:
         """The engine failed the request: it is used last, until it changes, succeeds, or some seconds have passed."""
         self._engine.suspected_until = self._table.clock() + SUSPICION_SECONDS
 
+    def carried(self, carrier: Carrier | None) -> None:
+        """The request is in the hands of ``carrier`` from now on; None: of nobody."""
+        self._carrier = carrier
+        if carrier is not None and self._failure is not None:
+            carrier.break_off(GivenUp(self._failure))
+
+    def fail(self, error: str) -> None:
+        """Nothing more is expected of the engine: the request fails with ``error``, as if its connection had broken."""
+        self._failure = error
+        if self._carrier is not None:
+            self._carrier.break_off(GivenUp(error))
+
     def close(self) -> None:
         """Give the engine back. Raises RuntimeError the second time."""
         if self._closed:
             raise RuntimeError(f"a lease on {self.backend.engine_id} was closed twice")
         self._closed = True
+        self._engine.holders.discard(self)
         self._table._closed_lease(self._engine, self._policy, self._request)  # noqa: SLF001 - the two are one thing
 
 
@@ -179,6 +205,13 @@ class RoutingTable:
         if engine is not None and engine.backend.incarnation == incarnation:
             engine.candidate.load = load
 
+    def fail_requests(self, engine_id: str, incarnation: int, error: str) -> None:
+        """Fail all that hold a lease of that incarnation. They close it themselves, soon."""
+        engine = self._engines.get(engine_id)
+        if engine is not None and engine.backend.incarnation == incarnation:
+            for holder in tuple(engine.holders):
+                holder.fail(error)
+
     def when_idle(self, engine_id: str, callback: Callable[[], None]) -> None:
         """Call back once, as soon as the engine's present incarnation has no open lease; at once if it has none."""
         engine = self._engines.get(engine_id)
@@ -216,7 +249,9 @@ class RoutingTable:
         chosen.in_flight = engine.in_flight
         policy.opened(request, chosen)
         chosen.in_flight = engine.in_flight  # whatever it wrote there
-        return Lease(self, engine, policy, request)
+        lease = Lease(self, engine, policy, request)
+        engine.holders.add(lease)
+        return lease
 
     def candidates(self, ticket: Ticket, now: float) -> list[Candidate]:
         """The engines that have room for the ticket's request; suspected ones only if there are no others."""

@@ -9,6 +9,7 @@ import struct
 import sys
 import termios
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 import trio
@@ -302,6 +303,11 @@ class Channel:
             self.hub.write_out()
         self.hub.forget(self)
         return self.socket
+
+    def shut_down(self) -> None:
+        """Nothing more is sent or received: whoever waits for it is at the end, behind what came already."""
+        with suppress(OSError):  # it is so already
+            self.socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close at once, whatever is under way; what was sent is written if the peer takes it. May be called again."""

@@ -229,7 +229,7 @@ class _Flow:
             if data:
                 reader.feed(data)
             else:
-                reader.end()
+                self._connection.end()
         except FramingError as error:
             self._connection.fail(error if data else None)
             self._unpark()

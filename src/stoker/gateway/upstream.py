@@ -59,13 +59,20 @@ class UpstreamPool:
         self._idle.clear()
 
     async def request(
-        self, backend: Backend, target: bytes, lines: bytes, request_id: bytes, body: bytes
+        self,
+        backend: Backend,
+        target: bytes,
+        lines: bytes,
+        request_id: bytes,
+        body: bytes,
+        carried: Callable[[Connection], None],
     ) -> Connection:
         """POST a request and return as soon as the answer's head is there; there is no limit on how long that takes.
 
         ``target`` and the header ``lines`` are written as they are. The connection that comes back is the
         caller's, to be given back with :meth:`give_back` or closed: closing it tells the engine to stop, and that is
-        what a cancellation does here. Raises the errors of :mod:`stoker.gateway.failures`.
+        what a cancellation does here. ``carried`` is told of it before the request is sent. Raises the errors of
+        :mod:`stoker.gateway.failures`.
         """
         base_url = backend.base_url
         origin = self._origins.get(base_url)
@@ -82,6 +89,7 @@ class UpstreamPool:
         connection = self._take(base_url)
         try:
             if connection is not None:
+                carried(connection)
                 sent_at = self._clock()
                 try:
                     await connection.exchange(head, body)
@@ -92,6 +100,7 @@ class UpstreamPool:
                 else:
                     return connection
             connection = Connection(origin, await self._dialler.dial(origin), self._framing.answers())
+            carried(connection)
             await connection.exchange(head, body)
         except BaseException:
             if connection is not None:

@@ -32,6 +32,10 @@ class Traffic(Protocol):
         """What its own metrics say now; None where they can't be read."""
         ...
 
+    def fail_requests(self, engine_id: str, incarnation: int, error: str) -> None:
+        """End what that incarnation is at for clients, as if its connections had broken."""
+        ...
+
     def when_idle(self, engine_id: str, callback: Callable[[], None]) -> None:
         """Call back once it has no open lease; at once if it has none."""
         ...
@@ -68,6 +72,8 @@ class Crew:
             self._incarnations[key].ask_to_stop(command.grace_seconds)
         elif isinstance(command, c.ProbeNow):
             self._incarnations[key].ask_to_probe()
+        elif isinstance(command, c.FailRequests):
+            self.traffic.fail_requests(*key, command.error)
         else:
             self.traffic.when_idle(command.engine_id, lambda: self.post(e.EngineIdle(*key), dispatch))
 

@@ -268,7 +268,7 @@ class Incarnation:
         elif result.stalled:
             self.dispatch(e.EngineStalled(self.engine_id, self.number, result.error))
         elif result.verdict is Verdict.FAILED:
-            self.dispatch(e.ProbeFailed(self.engine_id, self.number, result.error))
+            self.dispatch(e.ProbeFailed(self.engine_id, self.number, result.error, result.silent))
 
     async def _stop(self) -> str:
         process = None if self._running is None else self._running.process

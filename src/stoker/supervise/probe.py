@@ -38,18 +38,24 @@ class _Exhausted(Exception):  # noqa: N818 - not the engine's error
 class ProbeResult:
     """What one round of probing found. ``error`` is empty for an engine that is alive or excused.
 
+    ``silent`` is one that failed while it held requests of which none has moved for ``stall_seconds``, and ``stalled``
+    one that failed because of that.
     ``asleep`` is None where the engine can't sleep, or could not be asked.
     """
 
     verdict: Verdict
     error: str = ""
     stalled: bool = False
+    silent: bool = False
     asleep: bool | None = None
 
 
 @attrs.define(eq=False)
 class Prober:
-    """Probes one incarnation, and remembers when it last saw it move."""
+    """Probes one incarnation, and remembers when it last saw it move.
+
+    One that has stalled is alive again when it has answered a request: that it says so itself is not enough.
+    """
 
     client: httpx2.AsyncClient
     plan: LaunchPlan
@@ -63,6 +69,7 @@ class Prober:
     _complained: bool = False
     _scraping: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
     _asleep: bool = False
+    _has_stalled: bool = False
 
     async def probe(self) -> ProbeResult:
         """One round. Takes at most thrice the probe's time-out, and four of them more where a token is asked for."""
@@ -73,7 +80,7 @@ class Prober:
         asleep = None if error else await self._ask_whether_asleep()
         self._asleep = asleep is True
         if asleep:  # what it was asked for hangs until it wakes, and so would a token
-            self._busy_since = None
+            self._busy_since, self._has_stalled = None, False
             return ProbeResult(Verdict.ALIVE, asleep=True)
         return attrs.evolve(await self._judge(error, timed_out=timed_out), asleep=asleep)
 
@@ -89,9 +96,12 @@ class Prober:
             stall_seconds=self.spec().stall_seconds,
             now=now,
         )
-        if verdict is Verdict.TRY_A_REQUEST:
-            return await self._ask_for_a_token(activity, error)
-        return ProbeResult(verdict, error if verdict is Verdict.FAILED else "")
+        silent = activity.active_requests > 0 and now - progress_at >= self.spec().stall_seconds
+        if verdict is Verdict.TRY_A_REQUEST or (verdict is Verdict.ALIVE and self._has_stalled):
+            result = await self._ask_for_a_token(activity, error)
+            self._has_stalled = result.stalled
+            return result
+        return ProbeResult(verdict, error, silent=silent) if verdict is Verdict.FAILED else ProbeResult(verdict)
 
     async def _progress_at(self, activity: Activity, now: float) -> float:
         if activity.active_requests == 0:
@@ -174,7 +184,9 @@ class Prober:
             return None
 
     async def _ask_for_a_token(self, activity: Activity, error: str) -> ProbeResult:
-        told = f"{activity.active_requests} requests in flight and no progress for {self.spec().stall_seconds:g} s"
+        silence = f"no progress for {self.spec().stall_seconds:g} s"
+        held = activity.active_requests
+        told = f"{held} requests in flight and {silence}" if held else f"it has made {silence}"
         if self.plan.token_probe is None:  # nothing but its health can be asked
             return (
                 ProbeResult(Verdict.FAILED, f"{told}; {error}", stalled=True) if error else ProbeResult(Verdict.ALIVE)
