@@ -9,7 +9,7 @@ import collections.abc
 import inspect
 import re
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import attrs
@@ -37,13 +37,11 @@ def check_contract(thing: object, contract: type) -> None:
     named = getattr(thing, "name", None)
     if not isinstance(named, str) or not NAME.fullmatch(named):
         raise PluginError(f"{what}: its name is {named!r}, and must be lower case letters, digits and hyphens")
-    if contract is EngineRuntime and hasattr(thing, Narrating.start_progress.__name__):  # which it need not have
-        _check_method(thing.start_progress, Narrating.start_progress, what)
     if contract is RoutingPolicy:
         _check_needs(getattr(thing, "needs", None), what)
-        for method in (Explaining.explain, Configurable.configured):  # which it need not have
-            if hasattr(thing, method.__name__):
-                _check_method(getattr(thing, method.__name__), method, what)
+    for method in _need_not_have(contract):
+        if hasattr(thing, method.__name__):
+            _check_method(getattr(thing, method.__name__), method, what)
 
 
 def check_runtime_on(runtime: EngineRuntime, spec: EngineSpec) -> tuple[Sequence[str], frozenset[str]]:
@@ -67,6 +65,13 @@ def _texts(answer: object, method: str, wanted: str) -> tuple[str, ...]:
     if not all(map(is_text, texts)):
         raise TypeError(f"{method} must return {wanted}, not {described(answer)}")
     return texts
+
+
+def _need_not_have(contract: type) -> Sequence[Callable[..., object]]:
+    """The methods that a thing of that contract may have besides."""
+    if contract is RoutingPolicy:
+        return (Explaining.explain, Configurable.configured)
+    return (Narrating.start_progress,) if contract is EngineRuntime else ()
 
 
 def _members(contract: type) -> Iterator[tuple[str, object]]:
