@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 import attrs
 
 from stoker.cli.invocation import program
-from stoker.config.listen import is_loopback
 from stoker.errors import NotRunningError, StokerError
 from stoker.home import Home
 from stoker.supervise import proctable
@@ -82,6 +81,8 @@ class Address:
     @property
     def local(self) -> bool:
         """Whether it is on this machine."""
+        from stoker.config.listen import is_loopback  # late: shell completion has no time for the whole configuration
+
         return self.ours or is_loopback(urlsplit(self.url).hostname or "")
 
 

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from stoker.cli.activity import warn
 from stoker.cli.client import MANAGEMENT, connect
+from stoker.cli.completing import completing
 from stoker.cli.finding import has_gateway
 from stoker.cli.invocation import program
 from stoker.cli.options import AsJson, Watch
@@ -103,7 +104,10 @@ def all_keys() -> list[dict[str, Any]]:
     return [key.shown() for key in store.peek(_home().state)]
 
 
-def revoke(key_id: Annotated[str, Parameter(help="The id of the key, as `key list` shows it.")], /) -> None:
+def revoke(
+    key_id: Annotated[str, Parameter(help="The id of the key, as `key list` shows it.", completer=completing("keys"))],
+    /,
+) -> None:
     """Revoke a key, at once and for good."""
     try:
         if has_gateway(_home(), os.environ):

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from stoker.cli.completing import completing
+
 AsJson = Annotated[bool, Parameter("--json", help="Print JSON, for programs.")]
 Watch = Annotated[
     float | bool,  # in this order, or `--watch 1` would be understood as "yes"
@@ -31,6 +33,8 @@ Strict = Annotated[bool, Parameter("--strict", help="Fail where a plugin is brok
 LogFormat = Annotated[
     Literal["text", "json"] | None, Parameter("--log-format", help="How lines of the log look (text).")
 ]
-EngineId = Annotated[str, Parameter(help="The id of the engine, as `engine list` shows it.")]
+EngineId = Annotated[
+    str, Parameter(help="The id of the engine, as `engine list` shows it.", completer=completing("engines"))
+]
 Tail = Annotated[int, Parameter(("--tail", "-n"), help="How many of the last lines to show (200).")]
 Follow = Annotated[bool, Parameter(("--follow", "-f"), help="Go on with what is added, until Ctrl-C.")]

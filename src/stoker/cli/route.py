@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from stoker.cli.client import connect
+from stoker.cli.completing import completing
 from stoker.cli.options import AsJson, Watch
 from stoker.cli.output import load
 from stoker.cli.pages import Page, Record, present
@@ -29,7 +30,7 @@ CHAT = "/v1/chat/completions"
 
 
 def explain(
-    model: Annotated[str, Parameter(help="What the request asks for.")],
+    model: Annotated[str, Parameter(help="What the request asks for.", completer=completing("models"))],
     /,
     *,
     path: Annotated[str, Parameter(help=f"Where it is sent; else {CHAT}.")] = CHAT,

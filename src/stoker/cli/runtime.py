@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from stoker import environments
+from stoker.cli.completing import completing
 from stoker.cli.installing import Display
 from stoker.cli.options import AsJson, PluginPath, Watch
 from stoker.cli.output import size
@@ -29,7 +30,7 @@ COLUMNS = (
     "WHAT IT NEEDS",
 )
 
-Name = Annotated[str, Parameter(help="The runtime, as `runtime list` shows it.")]
+Name = Annotated[str, Parameter(help="The runtime, as `runtime list` shows it.", completer=completing("runtimes"))]
 
 
 def listing(*, plugin_path: PluginPath = (), as_json: AsJson = False, watch: Watch = False) -> None:

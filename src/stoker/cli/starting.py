@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from stoker.cli.activity import Activity, warn
 from stoker.cli.client import Client, connect, engine_path
+from stoker.cli.completing import completing
 from stoker.cli.engine import drain_order
 from stoker.cli.invocation import program
 from stoker.cli.options import AsJson, EngineId
@@ -26,7 +27,12 @@ Limit = Annotated[
     int | None, Parameter("--max-concurrency", help="How many requests it is given at once; else any number.")
 ]
 Policy = Annotated[
-    str | None, Parameter("--policy", help="What chooses among the engines of the model; else the gateway's own.")
+    str | None,
+    Parameter(
+        "--policy",
+        help="What chooses among the engines of the model; else the gateway's own.",
+        completer=completing("policies"),
+    ),
 ]
 
 
@@ -34,7 +40,10 @@ def start(
     model: Annotated[str, Parameter(help="What the engine loads: a name, or a path (./model.gguf).")],
     /,
     *args: Annotated[str, Parameter(help="After --: arguments for the engine; with --runtime command, the command.")],
-    runtime: Annotated[str | None, Parameter(help="Which runtime starts it, else vllm; see `runtime list`.")] = None,
+    runtime: Annotated[
+        str | None,
+        Parameter(help="Which runtime starts it, else vllm; see `runtime list`.", completer=completing("runtimes")),
+    ] = None,
     name: Names = (),
     kind: Kind = None,
     gpus: Annotated[int | None, Parameter(help="How many GPUs it gets; else none.")] = None,

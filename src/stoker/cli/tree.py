@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 from stoker import __version__
 
 HELP = ("--help", "-h")
+COMPLETE = "__complete"  # what the scripts of `completion` call
 ABOUT = "Keeps inference engines running and puts one OpenAI-compatible address in front of them."
 EXIT_CODES = (
     "Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 no gateway is running, 130 interrupted. "
@@ -25,6 +26,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "doctor": ("doctor:doctor", "Look for what is wrong here, and for processes that nobody watches."),
         "audit": ("audit:audit", "Show who changed what through management."),
         "gpu": ("gpu:gpu", "Show the GPUs of this machine and who uses them."),
+        "completion": (
+            "completing:completion",
+            "Print what makes a shell complete commands, ids and models.",
+        ),
     }
 )
 
@@ -133,7 +138,12 @@ def paths() -> Iterator[str]:
 
 
 def wants_plugins(arguments: Sequence[str]) -> bool:
-    """Whether a command line is about something that only plugins may know: the list of all commands, or another."""
+    """Whether a command line is about something that only plugins may know: the list of all commands, or another.
+
+    A shell that completes a word has no time for them.
+    """
+    if arguments[:1] == [COMPLETE]:
+        return False
     if not arguments or arguments[0] in HELP:
         return True
     return not (arguments[0].startswith("-") or is_ours(arguments[0]))

@@ -1,0 +1,111 @@
+"""``stoker completion``, and the names that shells complete. Whatever goes wrong, a shell that completes hears nothing.
+
+Nothing heavy is imported before it is needed: somebody has pressed a key and waits.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from cyclopts.completion import CompletionContext
+
+PATIENCE_SECONDS = 1.0
+Name = tuple[str, str]
+"""A name, and what it is the name of."""
+
+
+def completion(
+    shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="Which shell it is for.")],
+    /,
+) -> None:
+    """Print a script for your shell; `eval` it, or put it where the shell looks for such scripts."""
+    from stoker.cli.tree import make_app
+
+    started = Path(sys.argv[0]).name
+    print(make_app().generate_completion(prog_name="stoker" if started == "__main__.py" else started, shell=shell))
+
+
+def completing(what: str) -> Callable[[CompletionContext], list[Name]]:
+    """A completer of ``engines``, ``models``, ``keys``, ``runtimes`` or ``policies``, for a parameter."""
+
+    def complete(_: CompletionContext) -> list[Name]:
+        try:
+            return list(_NAMES[what]())
+        except Exception:  # noqa: BLE001 - there is nobody to tell: the shell shows a line that somebody is typing
+            return []
+
+    return complete
+
+
+def _engines() -> Iterable[Name]:
+    return ((each["engine_id"], f"{each['state']}, {each['model']}") for each in _data("/v1/management/engines"))
+
+
+def _models() -> Iterable[Name]:
+    names = {name: each["runtime"] for each in _data("/v1/management/engines") for name in each["names"]}
+    return names.items()
+
+
+def _keys() -> Iterable[Name]:
+    return ((each["key_id"], each["name"]) for each in _data("/v1/management/keys") if each["revoked_at"] is None)
+
+
+def _runtimes() -> Iterable[Name]:
+    from stoker.cli.plugins import load_plugins
+
+    runtimes = load_plugins(needed=False).runtimes
+    return ((name, each.environment.summary if each.environment else "") for name, each in runtimes.items())
+
+
+def _policies() -> Iterable[Name]:
+    from stoker.cli.plugins import load_plugins
+
+    return ((name, "") for name in load_plugins(needed=False).policies)
+
+
+_NAMES: Mapping[str, Callable[[], Iterable[Name]]] = MappingProxyType(
+    {"engines": _engines, "models": _models, "keys": _keys, "runtimes": _runtimes, "policies": _policies}
+)
+
+
+def _data(path: str) -> list[dict[str, Any]]:
+    """What a running gateway lists there; nothing where there is none."""
+    from stoker.cli.finding import read_gateway
+    from stoker.home import Home
+
+    home = Home.from_environment(os.environ)
+    running = read_gateway(home)
+    if os.environ.get("STOKER_URL") or (running is not None and running.certfile is not None):
+        return _data_elsewhere(path)
+    if running is None:
+        return []
+    from http.client import HTTPConnection
+    from urllib.parse import urlsplit
+
+    where = urlsplit(running.url)
+    connection = HTTPConnection(where.hostname or "", where.port, timeout=PATIENCE_SECONDS)
+    try:
+        token = os.environ.get("STOKER_API_KEY") or home.admin_token.read_text().strip()
+        connection.request("GET", path, headers={"authorization": f"Bearer {token}"})
+        found: list[dict[str, Any]] = json.loads(connection.getresponse().read())["data"]
+        return found
+    finally:
+        connection.close()
+
+
+def _data_elsewhere(path: str) -> list[dict[str, Any]]:
+    """The same with all that a client can do: TLS, other machines."""
+    from stoker.cli.client import MANAGEMENT, connect
+
+    with connect() as client:
+        found = client.get(path.removeprefix(MANAGEMENT), patience_seconds=PATIENCE_SECONDS)["data"]
+    return list(found)
