@@ -10,64 +10,31 @@ from cyclopts import Parameter
 
 from stoker.cli.activity import warn
 from stoker.cli.background import arguments_of, folder_of, launch, leave, leave_engines, replace
-from stoker.cli.configured import find_settings, require_door
 from stoker.cli.finding import RunningGateway, not_running, read_gateway
 from stoker.cli.invocation import program
-from stoker.cli.options import (
-    AsJson,
-    CertFile,
-    ConfigFile,
-    Follow,
-    KeyFile,
-    ListenAt,
-    LogFormat,
-    PluginPath,
-    Strict,
-    Tail,
-)
+from stoker.cli.options import AsJson, Follow, Tail
 from stoker.cli.output import ago, print_json
 from stoker.cli.pages import Record, print_page
-from stoker.config import with_certificate
+from stoker.cli.serving import AS_CONFIGURED, Serving
 from stoker.errors import StokerError
 from stoker.home import Home
 
 Now = Annotated[bool, Parameter("--now", help="Don't wait for requests that are under way.")]
 
 
-def start(
-    *,
-    config: ConfigFile = None,
-    listen: ListenAt = None,
-    certfile: CertFile = None,
-    keyfile: KeyFile = None,
-    plugin_path: PluginPath = (),
-    strict: Strict = False,
-    log_format: LogFormat = None,
-) -> None:
+def start(*, serving: Serving = AS_CONFIGURED) -> None:
     """Start the gateway in the background and wait until it answers. One that runs already is left alone."""
     home = _home()
     if running := read_gateway(home):
         _tell_of(running)
-        if (config is not None and str(config.absolute()) != running.config) or listen is not None:
+        differs = serving.config is not None and str(serving.config.absolute()) != running.config
+        if differs or serving.listen is not None:
             warn(f"it was left as it is; to start one as you say, stop it first: {program()} gateway stop")
         return
-    path, settings = find_settings(config, listen)  # mistakes in it are told here, not in a log
-    require_door(settings, str(path) if listen is None else "--listen")
-    with_certificate(settings, certfile, keyfile)
-    arguments = ["up"]
-    if path is not None:
-        arguments += ["--config", str(path)]
-    if listen is not None:
-        arguments += ["--listen", listen]
-    for flag, file in (("--certfile", certfile), ("--keyfile", keyfile)):
-        arguments += [] if file is None else [flag, str(file.absolute())]
-    arguments += [word for place in plugin_path for word in ("--plugin-path", str(place.absolute()))]
-    if strict:
-        arguments.append("--strict")
-    if log_format is not None:
-        arguments += ["--log-format", log_format]
+    path, settings = serving.find_settings()  # mistakes in it are told here, not in a log
+    serving.require_door(path, settings)
     try:
-        running = launch(home, arguments)
+        running = launch(home, serving.arguments(path))
     except StokerError:
         if (other := read_gateway(home)) is None:
             raise

@@ -8,11 +8,10 @@ import sys
 from collections import Counter
 
 from stoker import __version__
-from stoker.cli.configured import find_settings, require_door, require_fit
+from stoker.cli.configured import require_fit
 from stoker.cli.invocation import command, program
-from stoker.cli.options import CertFile, ConfigFile, KeyFile, ListenAt, LogFormat, PluginPath, Strict
 from stoker.cli.plugins import load_plugins
-from stoker.config import with_certificate, with_log_format
+from stoker.cli.serving import AS_CONFIGURED, Serving
 from stoker.home import Home
 from stoker.log_formats import formatter
 from stoker.settings import Settings
@@ -20,22 +19,12 @@ from stoker.settings import Settings
 log = logging.getLogger("stoker.app")
 
 
-def up(
-    *,
-    config: ConfigFile = None,
-    listen: ListenAt = None,
-    certfile: CertFile = None,
-    keyfile: KeyFile = None,
-    plugin_path: PluginPath = (),
-    strict: Strict = False,
-    log_format: LogFormat = None,
-) -> int:
+def up(*, serving: Serving = AS_CONFIGURED) -> int:
     """Run the gateway and the engines of stoker.toml in the foreground, until Ctrl-C. A second one hurries."""
-    path, settings = find_settings(config, listen)
-    settings = with_log_format(with_certificate(settings, certfile, keyfile), log_format)
-    registry = load_plugins(plugin_path, strict=strict)
+    path, settings = serving.find_settings()
+    registry = load_plugins(serving.plugin_path, strict=serving.strict)
     require_fit(settings, registry, str(path or "the defaults"))
-    require_door(settings, str(path) if listen is None else "--listen")
+    serving.require_door(path, settings)
     log_to_stderr(logging.INFO, settings.gateway.log_format)
     from stoker.app import run
     from stoker.handing_over import Successor
@@ -49,7 +38,9 @@ def up(
 
     home = Home.from_environment(os.environ)
     successor = Successor(command(), sys.argv[1:])
-    return run(settings, home, registry, config_path=path, on_ready=say_where, strict=strict, successor=successor)
+    return run(
+        settings, home, registry, config_path=path, on_ready=say_where, strict=serving.strict, successor=successor
+    )
 
 
 def _engines_line(settings: Settings) -> str:
