@@ -137,14 +137,14 @@ def test_json_is_a_document_a_line_whenever_something_changed(running: Shell, ca
         assert (result.code, result.err) == (0, "")
 
 
-def test_in_a_pipe_there_are_whole_pages_and_only_where_they_differ(running: Shell, call: Call) -> None:
-    process = running.start("key", "list", "--watch", "0.1")
+def test_in_a_pipe_there_are_whole_pages_and_only_where_they_differ(shell: Shell, here: Call) -> None:
+    process = shell.start("key", "list", "--watch", "0.1")
     assert next_line(process).startswith("there are no keys")
-    key_id = call("key", "create", "--name", "watched", "--json").json["key_id"]
+    key_id = here("key", "create", "--name", "watched", "--json").json["key_id"]
     assert next_line(process) == "\n"
     assert next_line(process).startswith("ID ")
     assert key_id in next_line(process)
-    assert call("key", "revoke", key_id).code == 0
+    assert here("key", "revoke", key_id).code == 0
     assert (next_line(process), next_line(process)[:3]) == ("\n", "ID ")
     assert "revoked" in next_line(process)
     assert interrupt(process).code == 0
