@@ -123,3 +123,4 @@ async def test_the_exit_of_one_that_is_no_child_is_seen_and_nothing_is_made_up(s
     status = await process.wait()
     assert status == ExitStatus()
     assert str(status) == "exit code not known"
+    assert await process.stop(0) == "", "it is somebody else's to reap"

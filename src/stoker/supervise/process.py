@@ -96,11 +96,12 @@ class EngineProcess:
             self._status = self._status or ExitStatus()
             return False
         try:
-            self._status = self._status or _end_of(self.pid)
+            ended = _end_of(self.pid)
         except ChildProcessError:  # one of an earlier Stoker: of such it can only be seen that they ended
             if not self._is_there():
                 self._status = self._status or ExitStatus()
             return False
+        self._status = self._status or ended
         return True
 
     def _reap(self) -> None:
