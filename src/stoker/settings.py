@@ -12,6 +12,7 @@ from stoker.model import NOTHING, EngineSpec
 
 MIB = 1024 * 1024
 PRIVATE_NETWORKS = ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
+ENGINE_VARIABLES = "STOKER_ENGINE_*"
 
 
 @attrs.frozen(kw_only=True)
@@ -27,7 +28,8 @@ class GatewaySettings:
     in the same file.
 
     ``register_hosts`` (names, addresses, networks) are where engines may be that somebody registers over HTTP, and
-    ``allow_commands_over_http`` lets whoever may manage start any command.
+    ``allow_commands_over_http`` lets whoever may manage start any command. ``api_key_variables`` (names, or what they
+    begin with and ``*``) are the variables of our own environment that ``api_key_env`` may name over HTTP.
 
     A client that takes nothing of its answer for ``send_stall_seconds`` is cut off. ``connections_per_address`` is how
     many connections clients of one address may have, loopback excepted.
@@ -49,6 +51,7 @@ class GatewaySettings:
     keyfile: Path | None = None
     register_hosts: tuple[str, ...] = PRIVATE_NETWORKS
     allow_commands_over_http: bool = False
+    api_key_variables: tuple[str, ...] = (ENGINE_VARIABLES,)
     send_stall_seconds: float = 120.0
     connections_per_address: int = 1000
     trace_sample_ratio: float = 1.0

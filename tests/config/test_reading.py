@@ -384,3 +384,10 @@ def test_hosts_that_are_some_are_taken() -> None:
     hosts = ("gpu-7", "gpu-7.example.", "10.0.0.0/8", "10.1.2.3", "fd00::/8", "::1", "[::1]")
     listed = ", ".join(f'"{host}"' for host in hosts)
     assert parse(f"[gateway]\nregister_hosts = [{listed}]", "x").gateway.register_hosts == hosts
+
+
+@pytest.mark.parametrize("entry", ["", "A B", "*_KEY", "A**", "A?", "sk-1"])
+def test_which_variables_may_be_named_over_http_is_said_by_names_and_beginnings(entry: str) -> None:
+    found = mistakes_of(f'[gateway]\napi_key_variables = ["{entry}"]')
+    assert "must be the name of an environment variable" in found["gateway.api_key_variables"]
+    assert parse('[gateway]\napi_key_variables = ["A_*", "B", "*"]', "x").gateway.api_key_variables == ("A_*", "B", "*")

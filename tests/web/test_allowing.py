@@ -72,6 +72,43 @@ async def test_a_url_with_credentials_is_refused_and_not_repeated(world: World, 
     assert "secret" not in message
 
 
+SECRETS = ("AWS_SECRET_ACCESS_KEY", "STOKER_API_KEY", "STOKER_ENGINE", "stoker_engine_key", "XSTOKER_ENGINE_KEY")
+
+
+@pytest.mark.parametrize("path", ["/engines/register", "/engines/start"])
+@pytest.mark.parametrize("name", SECRETS)
+async def test_no_secret_of_the_gateway_is_sent_to_a_url_of_somebodys_choice(
+    world: World, path: str, name: str
+) -> None:
+    order = {"model": "m", "runtime": "remote", "url": HERE[0], "api_key_env": name}
+    answer = await world.api.post(path, json=order)
+    assert answer.status_code == 403
+    refusal = error_of(answer)
+    assert (refusal["code"], refusal["param"]) == ("api_key_variable_not_allowed", "api_key_env")
+    assert "it may name: STOKER_ENGINE_*; give the key such a name, add its name to api_key_v" in refusal["message"]
+    assert name not in refusal["message"].replace("STOKER_ENGINE_*", "")
+    assert (await world.api.get("/engines")).json()["data"] == []
+
+
+async def test_a_key_for_an_engine_has_a_name_that_says_so(world: World) -> None:
+    order = {"model": "m", "url": HERE[0], "api_key_env": "STOKER_ENGINE_KEY"}
+    assert (await world.api.post("/engines/register", json=order)).status_code == 201
+
+
+class TestWhereVariablesAreNamed:
+    @pytest.fixture
+    def settings(self) -> GatewaySettings:
+        return GatewaySettings(api_key_variables=("TOGETHER_KEY", "OPENAI_*"))
+
+    @pytest.mark.parametrize(
+        ("name", "status"),
+        [("TOGETHER_KEY", 201), ("OPENAI_API_KEY", 201), ("TOGETHER_KEY_2", 403), ("STOKER_ENGINE_KEY", 403)],
+    )
+    async def test_they_may_be_given_and_no_others(self, world: World, name: str, status: int) -> None:
+        order = {"model": "m", "url": HERE[0], "api_key_env": name}
+        assert (await world.api.post("/engines/register", json=order)).status_code == status
+
+
 class TestWhereHostsAreNamed:
     @pytest.fixture
     def settings(self) -> GatewaySettings:

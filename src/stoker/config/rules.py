@@ -85,6 +85,14 @@ def _check_variable(value: str) -> None:
         raise ValueError("must be the name of an environment variable that holds the key, not the key itself")
 
 
+def _check_variables(values: tuple[str, ...]) -> None:
+    for value in values:
+        if value != "*" and not _VARIABLE.fullmatch(value.removesuffix("*")):
+            raise ValueError(
+                f"holds {value!r}, which must be the name of an environment variable, or its beginning and *"
+            )
+
+
 def _check_env(value: Mapping[str, str]) -> None:
     for name in value:
         if not name or "=" in name:
@@ -204,6 +212,11 @@ GATEWAY: Mapping[str, Rule] = MappingProxyType(
         ),
         "allow_commands_over_http": Rule(
             meaning="Let whoever may manage start any `command` over HTTP. Without it a stolen token is no shell.",
+        ),
+        "api_key_variables": Rule(
+            meaning="Which variables of the gateway's environment an `api_key_env` that comes over HTTP may name, so "
+            "that no other secret can be sent to a URL of somebody's choice: names, or beginnings of names with a `*`.",
+            check=_check_variables,
         ),
         "require_keys": Rule(
             meaning="Ask clients for API keys even while there are none, so that a state file that got lost opens "

@@ -6,6 +6,7 @@ Whoever may start engines is an admin, and may pass them any arguments; there is
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
 import attrs
@@ -36,11 +37,24 @@ class Allowing:
         return cls(settings, HostRules.of(settings.register_hosts))
 
     async def check(self, spec: EngineSpec) -> None:
-        """Raises RequestError (403) for what may not come this way. Looks names up, in a thread."""
+        """Raises RequestError (403) for what may not come this way. Looks hosts up, in a thread."""
         if not self.settings.allow_commands_over_http and (refusal := _refuse_commands(spec)):
             raise RequestError(refusal)
+        if spec.api_key_env is not None:
+            self._check_variable(spec.api_key_env)
         if spec.url is not None:
             await self._check_url(spec.url)
+
+    def _check_variable(self, name: str) -> None:
+        """It may be the key itself, so it is not repeated."""
+        allowed = self.settings.api_key_variables
+        if not any(fnmatchcase(name, each) for each in allowed):
+            message = (
+                "over HTTP api_key_env may not name just any variable of the gateway, or a stolen token could send its "
+                f"secrets anywhere; it may name: {listed(allowed)}; give the key such a name, add "
+                "its name to api_key_variables of [gateway] in stoker.toml, or give the engine an [[engine]] there"
+            )
+            raise RequestError(error(403, message, code="api_key_variable_not_allowed", param="api_key_env"))
 
     async def _check_url(self, url: str) -> None:
         host = urlsplit(url).hostname or ""
