@@ -148,10 +148,14 @@ def _wait_until_stopped(client: Client, engine_id: str) -> None:
 
 
 def logs(engine_id: EngineId, /, *, tail: Tail = 200, follow: Follow = False) -> None:
-    """Show what an engine printed."""
+    """Show what an engine printed; with --follow also over its restarts, and over those of the gateway."""
+    if follow:
+        from stoker.cli.following import follow as go_on
+
+        go_on(engine_id, tail)
     silent = tail > 0
     with connect() as client:
-        for text in client.text(engine_path(engine_id, "logs"), tail=tail, follow=int(follow)):
+        for text in client.text(engine_path(engine_id, "logs"), tail=tail):
             silent = silent and not text
             sys.stdout.write(text)
             sys.stdout.flush()
