@@ -227,7 +227,7 @@ def routing(page: str) -> str:
 HOOKS = """\
 # Hooks
 
-<!-- Drawn from src/stoker/hookspecs.py, contracts.py and model.py by docs/generate.py; change it there. -->
+<!-- Drawn from src/stoker/hookspecs.py, contracts.py and model by docs/generate.py; change it there. -->
 
 A plugin is a module or an object with functions of the names below, marked with `stoker.hookspecs.hookimpl`.
 [How to write one](../how-to/write-a-plugin.md) goes through it step by step. The built-in runtimes, policies and
