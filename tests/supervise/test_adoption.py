@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -124,3 +125,26 @@ async def test_the_exit_of_one_that_is_no_child_is_seen_and_nothing_is_made_up(s
     assert status == ExitStatus()
     assert str(status) == "exit code not known"
     assert await process.stop(0) == "", "it is somebody else's to reap"
+
+
+async def test_one_that_can_not_be_looked_at_for_lack_of_descriptors_is_looked_at_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start()
+    assert run.pid is not None
+    assert run.started is not None
+    process = adopt(run.pid, run.started, run.mark)
+    read = proctable.read_file
+    refused: list[str] = []
+
+    def refuse_at_first(pid: int | str, name: str) -> bytes:
+        if len(refused) < 3:
+            refused.append(name)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return read(pid, name)
+
+    os.kill(run.pid, signal.SIGKILL)
+    monkeypatch.setattr(proctable, "read_file", refuse_at_first)
+    assert await process.wait() == ExitStatus(signal=signal.SIGKILL)
+    assert len(refused) == 3
+    assert await process.stop(0) == ""

@@ -77,10 +77,14 @@ class EngineProcess:
             handle = os.pidfd_open(self.pid)
         except (AttributeError, OSError):
             return None
-        if self._popen is None and not self._is_there():  # a child of ours keeps its pid until it is reaped
-            os.close(handle)
-            return None
-        return handle
+        try:
+            if self._popen is not None or self._is_there():  # a child of ours keeps its pid until it is reaped
+                return handle
+        except OSError as error:
+            if not is_shortage(error):
+                raise
+        os.close(handle)
+        return None
 
     async def _wait_by_pidfd(self, handle: int) -> None:
         try:
@@ -92,17 +96,29 @@ class EngineProcess:
         """See whether it has ended. Says whether it is a child of ours, that keeps its pid until it is reaped."""
         if self._reaped:
             return False
-        if self._popen is None and self._entry() is None:  # its pid may be that of another child by now
-            self._status = self._status or ExitStatus()
-            return False
         try:
-            ended = _end_of(self.pid)
-        except ChildProcessError:  # one of an earlier Stoker: of such it can only be seen that they ended
-            if not self._is_there():
+            if self._popen is None and self._entry() is None:  # its pid may be that of another child by now
                 self._status = self._status or ExitStatus()
+                return False
+            ended = _end_of(self.pid)
+        except ChildProcessError:  # one of an earlier Stoker
+            self._look_from_afar()
             return False
+        except OSError as error:
+            if not is_shortage(error):
+                raise
+            return False  # nothing can be seen at this moment
         self._status = self._status or ended
         return True
+
+    def _look_from_afar(self) -> None:
+        """Of one that is no child it can only be seen that it ended."""
+        try:
+            if not self._is_there():
+                self._status = self._status or ExitStatus()
+        except OSError as error:
+            if not is_shortage(error):
+                raise
 
     def _reap(self) -> None:
         """Let go of its pid, if it has ended."""
