@@ -6,22 +6,31 @@ names, types and defaults come from the records themselves.
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
 
 import attrs
 
-from stoker.config.listen import parse_listen
+from stoker.config.checks import (
+    check_env,
+    check_health_path,
+    check_host_names,
+    check_hosts,
+    check_kind,
+    check_label,
+    check_listen,
+    check_log_format,
+    check_names,
+    check_url,
+    check_variable,
+    check_variables,
+)
 from stoker.model import EngineSpec
 from stoker.settings import GatewaySettings, RuntimeSettings, SessionSettings, Settings
 
 YEAR = 366 * 24 * 3600
 GIB = 1024**3
-LOG_FORMATS = ("text", "json")
 TIB = 1024**4
 
 
@@ -58,98 +67,6 @@ def _plain(number: float) -> str:
         return "a number of that size"
 
 
-# Checks of single values
-
-
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
-
-
-def _check_label(value: str) -> None:
-    if len(value) > 64 or not value.isprintable() or not any(character.isalnum() for character in value):
-        raise ValueError(f"must be a name of at most 64 characters with a letter or digit in it, not {value!r}")
-
-
-def _check_kind(value: str) -> None:
-    if not _KIND.fullmatch(value):
-        raise ValueError(f"must be one lower-case word such as llm, embedding or rerank, not {value!r}")
-
-
-def _check_names(values: tuple[str, ...]) -> None:
-    if not all(values):
-        raise ValueError("must not hold an empty name")
-
-
-def _check_variable(value: str) -> None:
-    if not _VARIABLE.fullmatch(value):  # it may well be the key, so it is not shown
-        raise ValueError("must be the name of an environment variable that holds the key, not the key itself")
-
-
-def _check_variables(values: tuple[str, ...]) -> None:
-    for value in values:
-        if value != "*" and not _VARIABLE.fullmatch(value.removesuffix("*")):
-            raise ValueError(
-                f"holds {value!r}, which must be the name of an environment variable, or its beginning and *"
-            )
-
-
-def _check_env(value: Mapping[str, str]) -> None:
-    for name in value:
-        if not name or "=" in name:
-            raise ValueError(f"{name!r} can't be the name of an environment variable")
-
-
-def _check_health_path(value: str) -> None:
-    if not value.startswith("/") or any(character <= " " or character > "~" for character in value):
-        raise ValueError(f"must be a path that begins with '/', such as /health, not {value!r}")
-
-
-def _check_url(value: str) -> None:
-    if "@" in value:  # so it may hold a password, and is not shown
-        raise ValueError("must not carry a password; put the key into a variable and name it in api_key_env")
-    if any(character <= " " or character > "~" or character == "\\" for character in value):
-        raise ValueError(f"must be a URL without spaces or characters that need escaping, not {value!r}")
-    try:
-        parts = urlsplit(value)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"{value!r} is not a URL: {error}") from None
-    if parts.scheme not in ("http", "https") or not host or port == 0:
-        raise ValueError(f"must be http://host:port or https://host:port, not {value!r}")
-    if parts.query or parts.fragment:
-        raise ValueError(f"must end before any '?' or '#', not {value!r}")
-
-
-def _check_listen(value: str) -> None:
-    parse_listen(value)
-
-
-def _check_log_format(value: str) -> None:
-    if value not in LOG_FORMATS:
-        raise ValueError(f"must be one of: {', '.join(LOG_FORMATS)}; not {value!r}")
-
-
-def _check_host_names(values: tuple[str, ...]) -> None:
-    for value in values:
-        if not value or any(character <= " " or character in "/@?#" for character in value):
-            raise ValueError(f"holds {value!r}, which is not a host name")
-
-
-def _check_hosts(values: tuple[str, ...]) -> None:
-    _check_host_names(tuple(value.partition("/")[0] for value in values))
-    for value in values:
-        if value.count(":") == 1 or re.fullmatch(r"[0-9./]+", value) or "/" in value:
-            try:
-                ipaddress.ip_network(value.strip("[]"), strict=False)
-            except ValueError:
-                raise ValueError(
-                    f"holds {value!r}, which is no host name, address or network (no port, no URL)"
-                ) from None
-
-
-# The tables
-
-
 def _seconds(meaning: str, minimum: float = 0) -> Rule:
     return Rule(meaning=meaning, minimum=minimum, maximum=YEAR)
 
@@ -175,7 +92,7 @@ GATEWAY: Mapping[str, Rule] = MappingProxyType(
         "listen": Rule(
             meaning="`host:port` to listen on, `[::1]:8000` for IPv6, port 0 for any free one. One that others can "
             "reach needs an API key, or `require_keys`.",
-            check=_check_listen,
+            check=check_listen,
         ),
         "policy": Rule(
             meaning="Which plugin chooses among the READY engines of a model that names none. `stoker plugin list` has "
@@ -199,7 +116,7 @@ GATEWAY: Mapping[str, Rule] = MappingProxyType(
         ),
         "allowed_hosts": Rule(
             meaning="Names besides loopback that a `Host` header may carry, such as a reverse proxy's.",
-            check=_check_host_names,
+            check=check_host_names,
         ),
         "certfile": Rule(
             meaning="A certificate in PEM, with those that lead up to it: then only TLS is spoken.",
@@ -208,7 +125,7 @@ GATEWAY: Mapping[str, Rule] = MappingProxyType(
         "register_hosts": Rule(
             meaning="Where engines may be that are registered over HTTP: host names, addresses, networks such as "
             "`10.0.0.0/8`. Link-local and other addresses that are never an engine's have to be named by themselves.",
-            check=_check_hosts,
+            check=check_hosts,
         ),
         "allow_commands_over_http": Rule(
             meaning="Let whoever may manage start any `command` over HTTP. Without it a stolen token is no shell.",
@@ -216,7 +133,7 @@ GATEWAY: Mapping[str, Rule] = MappingProxyType(
         "api_key_variables": Rule(
             meaning="Which variables of the gateway's environment an `api_key_env` that comes over HTTP may name, so "
             "that no other secret can be sent to a URL of somebody's choice: names, or beginnings of names with a `*`.",
-            check=_check_variables,
+            check=check_variables,
         ),
         "require_keys": Rule(
             meaning="Ask clients for API keys even while there are none, so that a state file that got lost opens "
@@ -241,7 +158,7 @@ GATEWAY: Mapping[str, Rule] = MappingProxyType(
         ),
         "log_format": Rule(
             meaning="How lines of the log look: `text`, or `json` for programs. `--log-format` is the same.",
-            check=_check_log_format,
+            check=check_log_format,
         ),
         "access_log": Rule(
             meaning="A file for a line about each request (model, engine, tokens, times; no prompts, no keys), or `-` "
@@ -290,13 +207,13 @@ ENGINE: Mapping[str, Rule] = MappingProxyType(
             not_empty=True,
         ),
         "runtime": Rule(meaning="Which runtime plugin starts it; see `stoker runtime list`.", not_empty=True),
-        "names": Rule(meaning="What clients may call the model, besides `model`.", check=_check_names),
-        "kind": Rule(meaning="What it is for: `llm`, `embedding`, `rerank`, ….", check=_check_kind),
-        "label": Rule(meaning="A name for the engine itself; its id is made of it.", check=_check_label),
+        "names": Rule(meaning="What clients may call the model, besides `model`.", check=check_names),
+        "kind": Rule(meaning="What it is for: `llm`, `embedding`, `rerank`, ….", check=check_kind),
+        "label": Rule(meaning="A name for the engine itself; its id is made of it.", check=check_label),
         "replicas": Rule(meaning="How many engines of this kind to run.", minimum=1, maximum=1024),
         "gpus": Rule(meaning="How many GPUs each one gets. The scheduler chooses which.", minimum=0, maximum=1024),
         "args": Rule(meaning="Further arguments for the engine, as a list. No shell sees them."),
-        "env": Rule(meaning="Environment variables laid over Stoker's own.", check=_check_env),
+        "env": Rule(meaning="Environment variables laid over Stoker's own.", check=check_env),
         "cwd": Rule(
             meaning="The folder the engine runs in; a relative one starts at the file's folder. "
             "Without it, the folder that Stoker was started in."
@@ -306,9 +223,9 @@ ENGINE: Mapping[str, Rule] = MappingProxyType(
             "`{gpus}` in it are replaced."
         ),
         "port": Rule(meaning="A fixed port; without it, any free one.", minimum=1, maximum=65535),
-        "url": Rule(meaning='For `runtime = "remote"`: where the engine already answers.', check=_check_url),
+        "url": Rule(meaning='For `runtime = "remote"`: where the engine already answers.', check=check_url),
         "api_key_env": Rule(
-            meaning="The environment variable that holds the key sent to the engine.", check=_check_variable
+            meaning="The environment variable that holds the key sent to the engine.", check=check_variable
         ),
         "max_concurrency": Rule(
             meaning="How many requests it is given at once; others wait. Without it there is no limit.",
@@ -332,7 +249,7 @@ ENGINE: Mapping[str, Rule] = MappingProxyType(
         "metadata": Rule(meaning="Anything you like; it is shown again, never looked at."),
         "health_path": Rule(
             meaning="The path that answers 200 when the engine is ready; without it, the runtime's own.",
-            check=_check_health_path,
+            check=check_health_path,
         ),
         "startup_timeout_seconds": _seconds("How long it may take to become READY.", 0.01),
         "drain_timeout_seconds": _seconds("How long a stop waits for requests that are under way."),
