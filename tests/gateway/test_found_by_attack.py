@@ -182,6 +182,37 @@ async def test_idle_connections_make_room_when_there_are_as_many_as_there_may_be
     assert "as many connections as there may be" in caplog.text
 
 
+async def test_slow_heads_make_room_when_nobody_is_idle_and_requests_under_way_never_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They locked everybody else out for ten seconds, and again."""
+    monkeypatch.setattr("stoker.web.server._most_connections", lambda: 4)
+    go_on = trio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        await go_on.wait()
+        await exchange.reply(200, {})
+
+    async with running() as world:
+        engine = await world.engine("one", script)
+        async with world.client() as busy, world.client() as half, world.client() as first, world.client() as second:
+            await busy.send(CHAT, ASK)
+            await until(lambda: engine.exchanges)
+            await half.stream.send_all(posted()[:-5])  # of a body: its request is under way
+            for slow in (first, second):
+                await slow.stream.send_all(posted()[:20])
+                await until(lambda: sum(guest.is_arriving for guest in world.server._connections.values()) > 0)
+            await until(lambda: sum(guest.is_arriving for guest in world.server._connections.values()) == 2)
+            async with world.client() as late:
+                await late.send(CHAT, ASK)
+                assert await first.stream.receive_some() == b""
+                await until(lambda: len(engine.exchanges) == 2)
+                go_on.set()
+                assert (await late.answer()).status == (await busy.answer()).status == 200
+            await half.stream.send_all(posted()[-5:])
+            assert (await half.stream.receive_some()).startswith(b"HTTP/1.1 200")
+
+
 async def test_a_body_in_chunks_that_stalls_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """The slower lane waited for it for ever; later it ended in a bare 500."""
     monkeypatch.setattr("stoker.web.lane.BODY_SECONDS", 0.01)

@@ -155,6 +155,24 @@ async def test_a_handshake_has_a_limit_in_time(server: ssl.SSLContext, monkeypat
             assert await stream.receive_some() == b""
 
 
+async def test_those_who_never_agree_on_tls_count_and_make_room(
+    server: ssl.SSLContext, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They did not count toward the most connections there may be, and each took a descriptor."""
+    monkeypatch.setattr("stoker.web.server._most_connections", lambda: 10)  # four, with what TLS takes
+    async with running(tls=server) as world:
+        await world.engine("one")
+        silent = [await trio.open_tcp_stream("127.0.0.1", world.port) for _ in range(4)]
+        await until(lambda: world.server.connections == 4)
+        async with client(world, trusting(authority)) as asking:
+            assert (await asking.post(CHAT, json=ASK)).status_code == 200
+            assert world.server.connections == 4
+            with trio.fail_after(5):
+                assert await silent[0].receive_some() == b""
+        for stream in silent:
+            await stream.aclose()
+
+
 async def test_a_shutdown_does_not_wait_for_those_who_say_nothing(
     server: ssl.SSLContext, authority: trustme.CA
 ) -> None:

@@ -5,10 +5,55 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 
-from stoker.web.crowd import CROWDED, Crowd, Reserve, is_loopback, turn_away
+from stoker.web.crowd import CROWDED, Crowd, Reserve, is_loopback, make_room, turn_away
+
+
+@attrs.define
+class Connected:
+    """A connection that is at something."""
+
+    deadline: float = 0.0
+    is_idle: bool = False
+    is_arriving: bool = False
+    stays: bool = False
+
+    def make_way(self) -> bool:
+        return not self.stays
+
+    def close_if_idle(self) -> None:
+        raise NotImplementedError
+
+    def keep_time(self, now: float) -> None:
+        raise NotImplementedError
+
+
+def test_the_idle_make_room_first_then_those_who_arrive_slowly_and_nobody_else() -> None:
+    guests = {
+        "busy": Connected(1),
+        "slow": Connected(2, is_arriving=True),
+        "slower": Connected(1, is_arriving=True),
+        "idle": Connected(9, is_idle=True),
+        "idle for long": Connected(8, is_idle=True),
+        "about to be read": Connected(1, is_idle=True, stays=True),
+    }
+    gone: list[str] = []
+    while True:
+        before = set(guests)
+        if not make_room(guests, 1):
+            break
+        gone += before - set(guests)
+    assert gone == ["idle for long", "idle", "slower", "slow"]
+    assert list(guests) == ["busy", "about to be read"]
+
+
+def test_no_more_make_room_than_are_told_to() -> None:
+    guests = {number: Connected(number, is_idle=True) for number in range(5)}
+    assert make_room(guests, 3)
+    assert list(guests) == [3, 4]
 
 
 def test_each_address_has_so_many() -> None:

@@ -121,6 +121,18 @@ class Visit:
             self._is_slow = self._reads_body
             self.leave()
 
+    @property
+    def is_arriving(self) -> bool:
+        """Whether a request has begun of which not even the head is there."""
+        return not (self.is_idle or self._reads_body) and self.deadline < math.inf
+
+    def make_way(self) -> bool:
+        """End it at once, for others; but not if a request has just come. Says whether it ends."""
+        if self.is_idle and self._channel.has_unread:
+            return False
+        self.leave()
+        return True
+
     def cut_short(self) -> None:
         """End it with the last words of the request that is under way."""
         self._is_cut_short = True

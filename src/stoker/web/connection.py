@@ -109,13 +109,19 @@ class Connection:
         return self._idle and not self._closing
 
     @property
+    def is_arriving(self) -> bool:
+        """Never: what was handed over had a head."""
+        return False
+
+    @property
     def deadline(self) -> float:
         """When it is closed if nothing comes."""
         return self._reading.deadline
 
-    def leave(self) -> None:
-        """Read no more from it, and close it."""
+    def make_way(self) -> bool:
+        """Read no more from it, and close it, for others. Says that it does."""
         self._reading.cancel()
+        return True
 
     def close_if_idle(self) -> None:
         """Close it now if no request is under way on it, as it will be after that in a shutdown."""

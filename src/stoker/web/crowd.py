@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
+from typing import Protocol, TypeVar
 
 import trio
 
@@ -79,6 +80,60 @@ def _subscriber(address: str) -> str:
         if isinstance(ip, ipaddress.IPv6Address):
             return str(ip.ipv4_mapped or ipaddress.ip_network((ip, 64), strict=False))
     return address
+
+
+class Guest(Protocol):
+    """A client's connection, in whoever's hands it is."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is under way, not even the beginning of one."""
+        ...
+
+    @property
+    def is_arriving(self) -> bool:
+        """Whether it is still at what comes before a request is under way: TLS, or the head."""
+        ...
+
+    @property
+    def deadline(self) -> float:
+        """When its client has to be done with what it is at."""
+        ...
+
+    def make_way(self) -> bool:
+        """End it for others, soon; but not if a request has just come. Says whether it ends."""
+        ...
+
+    def close_if_idle(self) -> None:
+        """End it if no request is under way, else after the answer."""
+        ...
+
+    def keep_time(self, now: float) -> None:
+        """End it if its client takes longer than it may. To be called often."""
+        ...
+
+
+K = TypeVar("K")
+G = TypeVar("G", bound=Guest)
+
+
+def make_room(guests: dict[K, G], most: int) -> bool:
+    """Have up to ``most`` make way and forget them, those first whose deadline is next. Says whether anybody did.
+
+    Of those that are arriving somebody has to only if nobody is idle; of the others, whose request is under way, never.
+    """
+    idle = [key for key, guest in guests.items() if guest.is_idle]
+    arriving = [key for key, guest in guests.items() if guest.is_arriving]
+    for dispensable in (idle, arriving):
+        dispensable.sort(key=lambda key: guests[key].deadline)
+        left = 0
+        for key in dispensable:
+            if left < most and guests[key].make_way():
+                del guests[key]
+                left += 1
+        if left:
+            return True
+    return False
 
 
 async def turn_away(sock: socket.socket, answer: Answer) -> None:

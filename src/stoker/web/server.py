@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import trio
 from hypercorn.config import Config
@@ -26,10 +27,10 @@ from stoker.gateway.heading import Guard
 from stoker.gateway.plane import DataPlane
 from stoker.gateway.sockets import Channel
 from stoker.web.connection import Connection
-from stoker.web.crowd import CROWDED, FULL, Crowd, Reserve, address_of, turn_away
+from stoker.web.crowd import CROWDED, FULL, Crowd, Guest, Reserve, address_of, make_room, turn_away
 from stoker.web.http2 import bound
 from stoker.web.last import LastAnswers
-from stoker.web.tls import Ends, Terminator
+from stoker.web.tls import Ends, Handshake, Terminator
 
 logger = logging.getLogger("stoker.web")
 
@@ -95,7 +96,7 @@ class Server:
         self._drain_seconds = drain_seconds
         self._config = _configuration()
         self._context = WorkerContext(None)
-        self._connections: dict[Channel, Visit | Connection] = {}
+        self._connections: dict[trio.SocketStream, Guest] = {}
         self._most = _most_connections()
         if tls is not None:  # three descriptors more for each
             self._most = max(1, self._most * 2 // 5)
@@ -207,16 +208,20 @@ class Server:
     async def _handle(self, stream: trio.SocketStream, place: str) -> None:
         try:
             if self._terminator is None:
-                await self._handle_plain(stream)
+                await self._handle_plain(stream, stream)
             else:
-                await self._terminator.serve(stream, self._handle_plain)
+                handshake = self._connections[stream] = Handshake()
+                await self._terminator.serve(stream, partial(self._handle_plain, stream), handshake)
         except* Exception as group:  # noqa: BLE001 - the connection boundary: contained, logged, counted
             self._contain(group)
         finally:
+            self._connections.pop(stream, None)
             self._crowd.leave(place)
 
-    async def _handle_plain(self, stream: trio.SocketStream, ends: Ends | None = None) -> None:
-        """Serve one connection; ``ends`` are told where it comes through TLS."""
+    async def _handle_plain(
+        self, accepted: trio.SocketStream, stream: trio.SocketStream, ends: Ends | None = None
+    ) -> None:
+        """Serve what is said on ``stream``; where that is within TLS on what was ``accepted``, ``ends`` are told."""
         try:
             channel = self._hub.watch(plain_socket(stream))
         except OSError as shortage:  # of what the poller needs
@@ -224,7 +229,7 @@ class Server:
             stream.socket.close()
             return
         channel.patience_seconds = self._settings.send_stall_seconds
-        visit = self._connections[channel] = Visit(self._express, channel)
+        visit = self._connections[accepted] = Visit(self._express, channel)
         self._measures.connections += 1
         self._measures.connections_accepted += 1
         if self._accepting.cancel_called:
@@ -232,30 +237,27 @@ class Server:
         try:
             rest = await visit.run()
             if rest is not None:
-                await self._hand_over(channel, rest, ends)
+                await self._hand_over(accepted, channel, rest, ends)
         except* Exception as group:  # noqa: BLE001 - the connection boundary: contained, logged, counted
             self._contain(group)
         finally:
-            del self._connections[channel]
+            self._connections.pop(accepted, None)
             self._measures.connections -= 1
             channel.close()
 
-    async def _hand_over(self, channel: Channel, rest: bytes, ends: Ends | None) -> None:
+    async def _hand_over(self, accepted: trio.SocketStream, channel: Channel, rest: bytes, ends: Ends | None) -> None:
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(channel.release()))
         stall_seconds = self._settings.send_stall_seconds
         connection = Connection(
             self._app, self._config, self._context, stream, self._contain, rest, stall_seconds, ends
         )
-        self._connections[channel] = connection
+        self._connections[accepted] = connection
         await connection.run()
 
     def _make_room(self) -> bool:
-        """End the connections that have been idle for the longest, a tenth of all. Says whether there were any."""
-        self._complain_once("there are as many connections as there may be; those that are idle are closed")
-        idle = [connection for connection in self._connections.values() if connection.is_idle]
-        for connection in sorted(idle, key=lambda connection: connection.deadline)[: max(1, self._most // 10)]:
-            connection.leave()
-        return bool(idle)
+        """End a tenth of the connections, of those that have nothing under way. Says whether there were any."""
+        self._complain_once("there are as many connections as there may be; those that ask for nothing are closed")
+        return make_room(self._connections, max(1, self._most // 10))
 
     async def _keep_time(self) -> None:
         """End the visits of those who take too long."""

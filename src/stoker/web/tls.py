@@ -32,6 +32,32 @@ class Ends:
     server: tuple[str, int] | None
 
 
+class Handshake:
+    """A connection until TLS is agreed upon, which takes it no longer than ``HANDSHAKE_SECONDS``."""
+
+    is_idle = False
+    is_arriving = True
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope(deadline=trio.current_time() + HANDSHAKE_SECONDS)
+
+    @property
+    def deadline(self) -> float:
+        """When it is given up."""
+        return self.scope.deadline
+
+    def make_way(self) -> bool:
+        """Give it up at once, for others. Says that it does."""
+        self.scope.cancel()
+        return True
+
+    def close_if_idle(self) -> None:
+        """Nothing: who has just connected could not know of a shutdown, and may ask something."""
+
+    def keep_time(self, now: float) -> None:
+        """Nothing: its scope has a deadline."""
+
+
 Serve = Callable[[trio.SocketStream, Ends], Awaitable[None]]
 
 
@@ -58,22 +84,27 @@ class Terminator:
 
     context: ssl.SSLContext
 
-    async def serve(self, stream: trio.SocketStream, serve: Serve) -> None:
+    async def serve(self, stream: trio.SocketStream, serve: Serve, handshake: Handshake) -> None:
         """Serve what is said within ``stream``, and close it. A client that can't agree on TLS just finds it closed.
+
+        As long as it has not, ``handshake`` stands for it.
 
         Raises what ``serve`` raises, in a group, and OSError where there are no descriptors for another pair.
         """
         try:
             ends = Ends(_address(stream.socket.getpeername()), _address(stream.socket.getsockname()))
             secured = trio.SSLStream(_HalfClosing(stream), self.context, server_side=True, https_compatible=True)
-            with trio.fail_after(HANDSHAKE_SECONDS):
+            with handshake.scope:
                 await secured.do_handshake()
-        except (trio.TooSlowError, *_GONE):
+        except _GONE:
             stream.socket.close()
             return
         except BaseException:
             stream.socket.close()
             raise
+        if handshake.scope.cancelled_caught:
+            stream.socket.close()
+            return
         try:
             await self._relay(secured, ends, serve)
         finally:
