@@ -41,6 +41,7 @@ def read(reader: HeadReader, data: bytes) -> object:
 
 def test_a_head_is_recognised_whatever_the_length_of_its_body(framing: Framing) -> None:
     reader = HeadReader(framing, None)
+    reader.read(HEAD)
     first, length = reader.read(HEAD)
     assert (first is not None, length) == (True, 5)
     for digits in (b"5", b"0", b"12345", b"007", b"9" * 15):
@@ -71,8 +72,10 @@ def test_a_bad_length_is_refused_though_all_else_is_known(framing: Framing, digi
 )
 def test_another_head_is_another_one(framing: Framing, other: bytes) -> None:
     reader = HeadReader(framing, None)
+    reader.read(HEAD)
     known, _ = reader.read(HEAD)
-    assert reader.read(other)[0] is not known
+    for _ in range(3):
+        assert reader.read(other)[0] is not known
     assert read(reader, other) == read(HeadReader(framing, None), other)
 
 
@@ -94,17 +97,40 @@ def test_the_guard_is_asked_about_each_head_until_it_lets_it_in(framing: Framing
         head, _ = reader.read(HEAD)
         assert head is not None
         assert head.refusal is None
-    assert len(asked) == 3
+    assert len(asked) == 4
 
 
 def test_strangers_can_not_fill_the_memory(framing: Framing, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heading, "MOST_KNOWN", 10)
+    monkeypatch.setattr(heading, "MOST_SEEN_ONCE", 20)
     reader = HeadReader(framing, None)
     for number in range(100):
-        reader.read(request(b"Content-Length: 5", b"X: %d" % number))
+        for _ in range(number % 3):
+            reader.read(with_key(number))
         assert len(reader._known) <= 10
+        assert len(reader._seen_once) <= 20
     long = request(b"Content-Length: 5", b"X: " + b"x" * heading.LONGEST_KNOWN)
-    assert reader.read(long)[0] is not reader.read(long)[0]
+    assert len({reader.read(long)[0] for _ in range(3)}) == 3
+
+
+def with_key(number: int) -> bytes:
+    return request(b"Content-Length: 5", b"Authorization: Bearer %d" % number)
+
+
+def test_a_flood_of_made_up_keys_costs_nobody_the_place_of_his_head(framing: Framing) -> None:
+    """It took as many requests as are remembered to have all others forgotten."""
+    reader = HeadReader(framing, None)
+    reader.read(HEAD)
+    mine = reader.read(HEAD)[0]
+    for number in range(2 * heading.MOST_KNOWN):
+        reader.read(with_key(number))
+    assert reader.read(HEAD)[0] is mine
+    for number in range(10_000, 10_000 + 4 * heading.MOST_KNOWN):  # each twice, so that all are remembered
+        reader.read(with_key(number))
+        reader.read(with_key(number))
+        if number % 100 == 0:
+            assert reader.read(HEAD)[0] is mine
+    assert len(reader._known) == heading.MOST_KNOWN
 
 
 LINES = st.sampled_from(

@@ -2,6 +2,9 @@
 
 A client sends the same head with every request, but for the length of the body. So heads are remembered without that
 number, and one that is known is neither parsed nor checked nor rewritten again.
+
+Strangers can send new heads without end, and clients do that put an id into each. Neither must cost the others their
+place: a head is remembered when it comes for the second time, and forgotten only if nobody has sent it for a while.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from stoker.gateway.headers import Fields, HeaderList, for_engine
 from stoker.gateway.paths import is_proxied
 
 MOST_KNOWN = 1024
+MOST_SEEN_ONCE = 8192  # a number for each
 LONGEST_KNOWN = 2048  # bytes; so much for what strangers can fill the memory with
 
 Guard = Callable[[HeaderList], Answer | None]
@@ -54,7 +58,7 @@ class Heading:
 class ExpressHead(Heading):
     """One that the express lane knows all about, and what the guard says of it."""
 
-    __slots__ = ("closes", "expects", "refusal")
+    __slots__ = ("closes", "expects", "is_in_use", "refusal")
 
     def __init__(self, path: str, head: RequestHead, refusal: Answer | None) -> None:
         headers = [header for header in head.headers if header[0] != b"content-length"]
@@ -62,15 +66,20 @@ class ExpressHead(Heading):
         self.closes = head.fields.get(b"connection", b"").lower() == b"close"
         self.expects = b"expect" in head.fields
         self.refusal = refusal
+        self.is_in_use = False  # whether it came again since this was last looked at
 
 
 class HeadReader:
-    """Reads heads by ``framing``, and remembers those of the express lane. ``guard`` is asked once for each."""
+    """Reads heads by ``framing``, and remembers those of the express lane that come again.
+
+    ``guard`` is asked about each until it is remembered.
+    """
 
     def __init__(self, framing: Framing, guard: Guard | None) -> None:
         self._framing = framing
         self._guard = guard
         self._known: dict[bytes, ExpressHead] = {}
+        self._seen_once: set[int] = set()
 
     def read(self, data: bytes) -> tuple[ExpressHead | None, int]:
         """The head of a request, and the length of its body; or None for one that is not the express lane's.
@@ -85,6 +94,7 @@ class HeadReader:
         head = self._known.get(key)
         digits = data[start:end]
         if head is not None and len(digits) < 16 and digits.isdigit():
+            head.is_in_use = True
             return head, int(digits)
         return self._read(data, key)
 
@@ -95,10 +105,25 @@ class HeadReader:
             return _refused_websocket(parsed), 0
         head = ExpressHead(path, parsed, self._guard(parsed.headers) if self._guard is not None else None)
         if len(key) <= LONGEST_KNOWN and head.refusal is None:
-            if len(self._known) >= MOST_KNOWN:
-                self._known.clear()
-            self._known[key] = head
+            self._remember(key, head)
         return head, int(parsed.fields[b"content-length"])
+
+    def _remember(self, key: bytes, head: ExpressHead) -> None:
+        """Remember a head, if it was seen before."""
+        trace = hash(key)  # of bytes: nobody outside can make two have the same
+        if trace not in self._seen_once:
+            if len(self._seen_once) >= MOST_SEEN_ONCE:
+                self._seen_once.clear()
+            self._seen_once.add(trace)
+            return
+        self._seen_once.discard(trace)
+        while len(self._known) >= MOST_KNOWN:
+            oldest = next(iter(self._known))
+            old = self._known.pop(oldest)
+            if old.is_in_use:  # it has another round
+                old.is_in_use = False
+                self._known[oldest] = old
+        self._known[key] = head
 
 
 _NO_WEBSOCKET = error(403, "there are no websockets here; the API is plain HTTP", code="no_websocket")
