@@ -77,6 +77,23 @@ async def test_messages_are_as_they_were_said_and_say_when_and_by_whom(world: Wo
     ]
 
 
+async def test_one_turn_is_forgotten_and_the_next_takes_its_place(world: World) -> None:
+    session_id = await begin(world)
+    for _ in range(2):
+        await say(world, session_id)
+    path = f"/sessions/{session_id}"
+    left = await world.anyone.delete(f"{path}/turns/2")
+    assert (left.status_code, left.json()["message_count"]) == (200, 2)
+    for turn in ("2", "0", "9" * 40):
+        gone = await world.anyone.delete(f"{path}/turns/{turn}")
+        assert (gone.status_code, error_of(gone)["code"]) == (404, "not_found")
+    unknown = await world.anyone.delete(f"/sessions/sess_{'0' * 32}/turns/1")
+    assert (unknown.status_code, error_of(unknown)["code"]) == (404, "session_not_found")
+    await say(world, session_id, QUESTION)
+    data = (await world.anyone.get(f"{path}/messages")).json()["data"]
+    assert [(each["place"], each["turn"]) for each in data] == [(1, 1), (2, 1), (3, 2)]
+
+
 async def test_listings_come_in_pages(world: World) -> None:
     made = [await begin(world, title=str(number)) for number in range(5)]
     await say(world, made[0], *[{"role": "user", "content": str(number)} for number in range(5)])

@@ -1,7 +1,8 @@
 """Stored conversations: what clients sent and got, in its order, and whose it is.
 
 ``owner`` is everywhere the key of whoever asks, empty for one who came without; None sees all. What is not theirs is
-for them not there. Nothing is ever rewritten but the row of a conversation: what is said is added behind it.
+for them not there. Nothing is ever rewritten but the row of a conversation: what is said is added behind it, and
+forgotten a turn at a time or all at once.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from stoker.core.conversation import (
     title_of,
     within,
 )
-from stoker.errors import ConflictError, NoSessionError
+from stoker.errors import ConflictError, NoSessionError, NotFoundError
 from stoker.model import NOTHING
 from stoker.store.database import Work
 
@@ -221,6 +222,20 @@ def clearing(session_id: str, owner: str | None, now: float) -> Work[Session]:
         return _one(connection, session_id, owner)
 
     return clear
+
+
+def retraction(session_id: str, owner: str | None, turn: int, now: float) -> Work[Session]:
+    """Forgets one turn of it. Raises NoSessionError, and NotFoundError where it has no such turn."""
+
+    def retract(connection: sqlite3.Connection) -> Session:
+        _owned(connection, session_id, owner)
+        query = "DELETE FROM messages WHERE session_id = ? AND turn = ?"
+        if not connection.execute(query, (session_id, turn)).rowcount:
+            raise NotFoundError(f"the session {session_id!r} has no turn {turn}; its messages say which there are")
+        connection.execute("UPDATE sessions SET updated_at = ? WHERE session_id = ?", (now, session_id))
+        return _one(connection, session_id, owner)
+
+    return retract
 
 
 def deletion(session_id: str, owner: str | None) -> Work[None]:

@@ -48,6 +48,7 @@ class SessionEndpoints:
             ("/sessions/<session_id>/messages", self.messages, ["GET"]),
             ("/sessions/<session_id>/export", self.export, ["GET"]),
             ("/sessions/<session_id>/clear", self.clear, ["POST"]),
+            ("/sessions/<session_id>/turns/<int:turn>", self.retract, ["DELETE"]),
             ("/sessions/<session_id>/title", self.rename, ["PATCH", "PUT", "POST"]),
         ):
             blueprint.add_url_rule(path, view_func=view, methods=methods)
@@ -90,6 +91,12 @@ class SessionEndpoints:
         """``POST /sessions/{id}/clear``: forget what was said in it, and keep it."""
         await read_object(request, optional=True)
         work = store.clearing(session_id, self._reach().whose, self.archive.clock())
+        return self.wire.answer(_shown(await self.archive.run(work)))
+
+    async def retract(self, session_id: str, turn: int) -> Response:
+        """``DELETE /sessions/{id}/turns/{turn}``: forget one question and its answer."""
+        await read_object(request, optional=True)
+        work = store.retraction(session_id, self._reach().whose, min(turn, _LAST_PLACE), self.archive.clock())
         return self.wire.answer(_shown(await self.archive.run(work)))
 
     async def rename(self, session_id: str) -> Response:
