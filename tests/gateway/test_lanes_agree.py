@@ -354,8 +354,8 @@ EVENTS = (
 def without_waiting() -> object:
     """Nothing becomes of engines that fail here, so they need not be waited for."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stoker.gateway.forward.FOUND_FAILING_SECONDS", 0.001)
-        patch.setattr("stoker.gateway.forward.SEEN_GONE_SECONDS", 0.001)
+        patch.setattr("stoker.gateway.retrying.FOUND_FAILING_SECONDS", 0.001)
+        patch.setattr("stoker.gateway.retrying.SEEN_GONE_SECONDS", 0.001)
         yield
 
 

@@ -214,14 +214,14 @@ def test_the_budget_is_a_share_of_the_requests_and_a_reserve_that_comes_back() -
 @pytest.fixture
 def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests in which nothing becomes of the engine that failed: don't wait for it as long as one should."""
-    monkeypatch.setattr("stoker.gateway.forward.FOUND_FAILING_SECONDS", 0.05)
+    monkeypatch.setattr("stoker.gateway.retrying.FOUND_FAILING_SECONDS", 0.05)
 
 
 async def test_an_internal_error_of_a_healthy_engine_is_the_requests_own(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And is passed on as soon as the engine has answered a probe, not after all the time that one may take."""
-    monkeypatch.setattr("stoker.gateway.forward.FOUND_FAILING_SECONDS", math.inf)
+    monkeypatch.setattr("stoker.gateway.retrying.FOUND_FAILING_SECONDS", math.inf)
     one = await world.engine("one", fail_inside)
     two = await world.engine("two", fail_inside)
     world.answered.add("one")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import enum
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -28,7 +27,8 @@ from stoker.gateway.job import CLIENT_GONE, Job, message_of, record_of_refusal
 from stoker.gateway.keyring import KeyRing, open_ring
 from stoker.gateway.measures import Measures
 from stoker.gateway.relay import Relay, deliver
-from stoker.gateway.routing import Lease, Prospect, RoutingTable, Ticket
+from stoker.gateway.retrying import FAILED, MOST_ATTEMPTS, Failure, Kind, Probed, Report, Retries
+from stoker.gateway.routing import Lease, RoutingTable, Ticket
 from stoker.gateway.saying import SayingReader
 from stoker.gateway.streaming import Sink
 from stoker.gateway.tracing import Tracer
@@ -39,46 +39,21 @@ from stoker.settings import GatewaySettings
 
 logger = logging.getLogger("stoker.gateway")
 
-MOST_ATTEMPTS = 3  # a request that kills its engine must not go round the fleet
-FOUND_FAILING_SECONDS = 2.0
 LAST_WORDS_SECONDS = 0.4
-SEEN_GONE_SECONDS = 0.1  # the exit of an engine is seen about when its connections break
 
-Report = Callable[[str, int, str], None]
-Probed = Callable[[str, int], Awaitable[None]]
 Rewrite = Callable[[bytes, bytes, str], bytes]
 Finished = Callable[[RequestRecord], None]
 T = TypeVar("T")
 
 
-class _Kind(enum.Enum):
-    """How an attempt failed, which decides about another one."""
-
-    BROKEN = "the connection failed; if nobody else can take the request, the engine may be about to be replaced"
-    UNAVAILABLE = "the engine says that it, or what is behind it, is not available"
-    DOUBTFUL = "the engine says it has an internal error; whether it is the request's fault, its health will tell"
-
-
-@attrs.frozen
-class _Failure:
-    """A failed attempt, and what the client is told if there is no other."""
-
-    kind: _Kind
-    answer: Answer
-
-
-_FAILURES = {500: _Kind.DOUBTFUL, 502: _Kind.UNAVAILABLE, 503: _Kind.UNAVAILABLE, 504: _Kind.UNAVAILABLE}
-
-
 class Forwarder:
     """Forwards requests to engines of the table through the pool.
 
-    ``report(engine_id, incarnation, error)`` is told of every engine that failed a request. ``probed(engine_id,
-    incarnation)`` returns once the engine has answered a probe since, or takes no requests any more. ``reader`` finds
-    out which model a request is for, ``read_said`` what policies want to know of it besides, and
-    ``rewrite(content_type, body, name)`` makes it ask for another. ``finished`` is given a record of every request that
-    is over; it must not take long, nor raise. ``keys`` counts the requests of each caller, and knows what it may use.
-    Without ``conversations`` a ``session_id`` is the engine's affair.
+    ``report`` and ``probed`` are as with :class:`~stoker.gateway.retrying.Retries`. ``reader`` finds out which model a
+    request is for, ``read_said`` what policies want to know of it besides, and ``rewrite(content_type, body, name)``
+    makes it ask for another. ``finished`` is given a record of every request that is over; it must not take long, nor
+    raise. ``keys`` counts the requests of each caller, and knows what it may use. Without ``conversations`` a
+    ``session_id`` is the engine's affair.
     """
 
     def __init__(
@@ -102,8 +77,6 @@ class Forwarder:
         self._tracer = Tracer(settings.trace_sample_ratio)
         self._table = table
         self._pool = pool
-        self._report = report
-        self._probed = probed
         self._reader = reader
         self._read_said = read_said
         self._finished = finished
@@ -113,6 +86,7 @@ class Forwarder:
         self._under_way: dict[Job, Sink] = {}
         self._room = WaitingRoom(table, settings)
         self._budget = RetryBudget(settings.retry_ratio, table.clock)
+        self._retries = Retries(table, self._budget, report, probed)
 
     @property
     def counters(self) -> Counters:
@@ -232,7 +206,7 @@ class Forwarder:
         if needs:
             await self._tell(request, job, needs)
         ticket = Ticket(request, self._queue_seconds, visible=caller.models)
-        failure: _Failure | None = None
+        failure: Failure | None = None
         for attempt in range(1, MOST_ATTEMPTS + 1):
             admitted = await self._room.admit(ticket)
             if isinstance(admitted, Answer):
@@ -248,19 +222,19 @@ class Forwarder:
                 outcome = await self._attempt(job, admitted, sink)
             finally:
                 admitted.close()
-            if not isinstance(outcome, _Failure):
+            if not isinstance(outcome, Failure):
                 return outcome
             failure = outcome
-            if attempt < MOST_ATTEMPTS and not await self._may_retry(failure, admitted, ticket):
+            if attempt < MOST_ATTEMPTS and not await self._retries.make_sense(failure, admitted, ticket):
                 break
         self.counters.errors += 1
         assert failure is not None
         return failure.answer
 
-    async def _attempt(self, job: Job, lease: Lease, sink: Sink) -> Answer | _Failure | None:
+    async def _attempt(self, job: Job, lease: Lease, sink: Sink) -> Answer | Failure | None:
         backend = lease.backend
         job.model, job.engine_id, job.error = backend.model, backend.engine_id, ""
-        relay = job.relay = Relay(lease, sink, job.request_id, self._measures, self._table.clock, self._is_gone)
+        relay = job.relay = Relay(lease, sink, job.request_id, self._measures, self._table.clock, self._retries.is_gone)
         try:
             body = job.body if not backend.renames else await self._renamed(job, backend.renames)
             streamed = job.stream or job.session_id != ""  # what is listened to must be readable as well
@@ -282,18 +256,18 @@ class Forwarder:
             logger.warning("engine %s can't be asked: %s", backend.engine_id, wrong, extra=about)
             return self._ours(error(502, str(wrong), code="engine_misconfigured"), job)
         except UpstreamError as broken:
-            self._suspect(lease, str(broken))
+            self._retries.suspect(lease, str(broken))
             message = f"the engine {backend.engine_id} failed: {broken}"
-            return _Failure(_Kind.BROKEN, self._ours(error(502, message, code="engine_failed"), job))
+            return Failure(Kind.BROKEN, self._ours(error(502, message, code="engine_failed"), job))
         if relay.trouble is not None:
             self.counters.stream_errors += 1
             job.error = relay.trouble
-            self._suspect(lease, relay.trouble)
-        elif answer is not None and answer.status in _FAILURES:
-            kind = _FAILURES[answer.status]
+            self._retries.suspect(lease, relay.trouble)
+        elif answer is not None and answer.status in FAILED:
+            kind = FAILED[answer.status]
             job.error = f"it answered with status {answer.status}"
-            self._suspect(lease, job.error, avoid=kind is not _Kind.DOUBTFUL)
-            return _Failure(kind, answer)
+            self._retries.suspect(lease, job.error, avoid=kind is not Kind.DOUBTFUL)
+            return Failure(kind, answer)
         else:
             lease.succeeded()
             if answer is not None:
@@ -324,36 +298,6 @@ class Forwarder:
         if usage is not None:
             job.usage = usage
             self._measures.tokens(job.model, job.engine_id, usage)
-
-    async def _may_retry(self, failure: _Failure, lease: Lease, ticket: Ticket) -> bool:
-        """Whether another attempt makes sense; for that, see what becomes of the engine that failed."""
-        ticket.excluded |= {lease.term}
-        doubtful, broken = failure.kind is _Kind.DOUBTFUL, failure.kind is _Kind.BROKEN
-        alone = broken and self._table.prospect(ticket) is Prospect.NONE
-        with trio.move_on_after(FOUND_FAILING_SECONDS if doubtful or alone else SEEN_GONE_SECONDS):
-            if doubtful:
-                await self._probed(lease.backend.engine_id, lease.backend.incarnation)
-            elif broken:
-                await lease.term.wait()
-        gone = lease.term.is_set()
-        if (doubtful and not gone) or self._table.prospect(ticket) is not Prospect.WAIT:
-            return False
-        # An engine that is gone can't fail more requests than it held: those need no budget.
-        return gone or self._budget.withdraw()
-
-    async def _is_gone(self, lease: Lease) -> bool:
-        """Whether an engine of which nobody can tell if it said all that it had to say turns out to be gone."""
-        self._suspect(lease, "it ended a stream with its connection, and without [DONE]", avoid=False)
-        with trio.move_on_after(FOUND_FAILING_SECONDS):
-            await self._probed(lease.backend.engine_id, lease.backend.incarnation)
-        return lease.term.is_set()
-
-    def _suspect(self, lease: Lease, what: str, *, avoid: bool = True) -> None:
-        backend = lease.backend
-        logger.info("engine %s failed a request: %s", backend.engine_id, what, extra={"engine": backend.engine_id})
-        if avoid:
-            lease.suspect()
-        self._report(backend.engine_id, backend.incarnation, what)
 
     def _refused(self, answer: Answer, job: Job) -> Answer:
         """An answer that keeps the request from the engines."""

@@ -16,13 +16,14 @@ from stoker.core.addresses import HostRules
 from stoker.gateway.asking import best_reader
 from stoker.gateway.conversing import Archive, Conversations
 from stoker.gateway.express import ExpressLane
-from stoker.gateway.forward import Finished, Forwarder, Probed, Report
+from stoker.gateway.forward import Finished, Forwarder
 from stoker.gateway.framing import Framing
 from stoker.gateway.heading import Guard, HeadReader
 from stoker.gateway.hub import Hub
 from stoker.gateway.keyring import KeyRing
 from stoker.gateway.llhttp import best_framing
 from stoker.gateway.measures import Measures
+from stoker.gateway.retrying import Probed, Report
 from stoker.gateway.rewriting import rewrite_model
 from stoker.gateway.routing import RoutingTable
 from stoker.gateway.saying import best_saying_reader
