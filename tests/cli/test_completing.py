@@ -9,9 +9,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from stoker.cli.completing import completing
+from stoker.cli.finding import read_gateway
 
 from .conftest import Call, Shell
 
@@ -107,6 +109,17 @@ def test_keys_are_completed_by_their_ids(running: Shell, call: Call, bash: Path,
         test_bash(["stoker", "key", "revoke", key_id[:4]], key_id, bash, running, path)
     finally:
         assert call("key", "revoke", key_id).code == 0
+
+
+def test_sessions_are_completed_by_their_ids(running: Shell, call: Call, bash: Path, path: Path) -> None:
+    gateway = read_gateway(running.home)
+    assert gateway is not None
+    begun = httpx2.post(f"{gateway.url}/sessions", json={"title": "France"}, trust_env=False, verify=False)
+    session_id = begun.json()["session_id"]
+    try:
+        test_bash(["stoker", "session", "show", session_id[:8]], session_id, bash, running, path)
+    finally:
+        assert call("session", "delete", session_id).code == 0
 
 
 def test_where_nothing_runs_nothing_is_said(shell: Shell) -> None:

@@ -35,7 +35,7 @@ def completion(
 
 
 def completing(what: str) -> Callable[[CompletionContext], list[Name]]:
-    """A completer of ``engines``, ``models``, ``keys``, ``runtimes`` or ``policies``, for a parameter."""
+    """A completer of ``engines``, ``models``, ``keys``, ``sessions``, ``runtimes`` or ``policies``, for a parameter."""
 
     def complete(_: CompletionContext) -> list[Name]:
         try:
@@ -59,6 +59,10 @@ def _keys() -> Iterable[Name]:
     return ((each["key_id"], each["name"]) for each in _data("/v1/management/keys") if each["revoked_at"] is None)
 
 
+def _sessions() -> Iterable[Name]:
+    return ((each["session_id"], each["title"] or "") for each in _data("/sessions?limit=100"))
+
+
 def _runtimes() -> Iterable[Name]:
     from stoker.cli.plugins import load_plugins
 
@@ -73,7 +77,14 @@ def _policies() -> Iterable[Name]:
 
 
 _NAMES: Mapping[str, Callable[[], Iterable[Name]]] = MappingProxyType(
-    {"engines": _engines, "models": _models, "keys": _keys, "runtimes": _runtimes, "policies": _policies}
+    {
+        "engines": _engines,
+        "models": _models,
+        "keys": _keys,
+        "sessions": _sessions,
+        "runtimes": _runtimes,
+        "policies": _policies,
+    }
 )
 
 
@@ -104,8 +115,8 @@ def _data(path: str) -> list[dict[str, Any]]:
 
 def _data_elsewhere(path: str) -> list[dict[str, Any]]:
     """The same with all that a client can do: TLS, other machines."""
-    from stoker.cli.client import MANAGEMENT, connect
+    from stoker.cli.client import connect
 
-    with connect() as client:
-        found = client.get(path.removeprefix(MANAGEMENT), patience_seconds=PATIENCE_SECONDS)["data"]
+    with connect(root="") as client:
+        found = client.get(path, patience_seconds=PATIENCE_SECONDS)["data"]
     return list(found)

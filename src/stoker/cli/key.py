@@ -128,9 +128,10 @@ def revoke(
 
 def _hint(key_id: str, keys: list[dict[str, Any]]) -> str:
     """Which key was probably meant: who has forgotten its id may have typed its name."""
-    if of_that_name := [key["key_id"] for key in keys if key["name"] == key_id]:
+    names = {key["key_id"]: key["name"] for key in keys if key["revoked_at"] is None}
+    if of_that_name := [each for each, name in names.items() if name == key_id]:
         return f"the id of {key_id!r} is {' or '.join(of_that_name)}"
-    return suggestion(key_id, [key["key_id"] for key in keys])
+    return suggestion(key_id, names)
 
 
 def _seconds(text: str) -> int:

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 from cyclopts import Parameter
 
 from stoker.cli.client import Client, connect
+from stoker.cli.completing import completing
 from stoker.cli.invocation import program
 from stoker.cli.options import AsJson, Watch
 from stoker.cli.output import ago, print_json
@@ -31,7 +32,9 @@ COLUMNS = (
 PAGE = 1000
 IMPORT_SECONDS = 300.0
 
-SessionId = Annotated[str, Parameter(help="The id of the session, as `session list` shows it.")]
+SessionId = Annotated[
+    str, Parameter(help="The id of the session, as `session list` shows it.", completer=completing("sessions"))
+]
 
 
 def listing(
@@ -128,7 +131,11 @@ def clear(session_id: SessionId, /) -> None:
     print(f"the session {session_id} is empty")
 
 
-def delete(session_id: SessionId, /, *more: Annotated[str, Parameter(help="The ids of more of them.")]) -> None:
+def delete(
+    session_id: SessionId,
+    /,
+    *more: Annotated[str, Parameter(help="The ids of more of them.", completer=completing("sessions"))],
+) -> None:
     """Forget sessions, and all that was said in them."""
     for each in (session_id, *more):
         with _client(each) as client:
