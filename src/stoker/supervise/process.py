@@ -148,7 +148,7 @@ class EngineProcess:
 
     async def left(self) -> int:
         """How many processes of the tree there are now."""
-        return len(await self._members())
+        return len(await self._members() or await self._members())  # a process can fork past one look, see _kill
 
     def hurry(self, grace_seconds: float) -> None:
         """Let a :meth:`stop` that is under way come to SIGKILL sooner; never later."""

@@ -36,24 +36,30 @@ def error(status: int, message: str, type_: str, param: str | None = None) -> Ma
 
 @attrs.frozen(kw_only=True)
 class Generation:
-    """One chat or completion to answer: ``tokens`` is the whole text to come."""
+    """One chat or completion to answer: the ``words``, again and again until there were ``count`` of them."""
 
     chat: bool
     model: str
     prompt_tokens: int
-    tokens: tuple[str, ...]
+    words: Sequence[str]
+    count: int
     finish_reason: str
     stream: bool
     include_usage: bool
 
     @property
+    def tokens(self) -> Iterator[str]:
+        """The text to come. Made as it goes: who asks for a million and leaves shall have cost nothing."""
+        for index in range(self.count):
+            yield f"{' ' if index else ''}{self.words[index % len(self.words)]}"
+
+    @property
     def usage(self) -> Mapping[str, int]:
         """Tokens counted as words."""
-        count = len(self.tokens)
         return {
             "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": count,
-            "total_tokens": self.prompt_tokens + count,
+            "completion_tokens": self.count,
+            "total_tokens": self.prompt_tokens + self.count,
         }
 
     def answer(self) -> Mapping[str, Any]:
@@ -109,13 +115,13 @@ def read_generation(path: str, asked: Mapping[str, Any], names: Sequence[str]) -
     limit = asked.get("max_completion_tokens") or asked.get("max_tokens")
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise Refused(400, f"max_tokens must be at least 1, got {limit!r}", param="max_tokens")
-    count = limit or DEFAULT_MAX_TOKENS
     options = asked.get("stream_options") or {}
     return Generation(
         chat=chat,
         model=asked.get("model", names[0]),
         prompt_tokens=len(words),
-        tokens=tuple(f"{' ' if index else ''}{words[index % len(words)]}" for index in range(count)),
+        words=words,
+        count=limit or DEFAULT_MAX_TOKENS,
         finish_reason="length" if limit else "stop",
         stream=bool(asked.get("stream")),
         include_usage=bool(options.get("include_usage")),
