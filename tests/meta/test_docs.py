@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -121,9 +122,17 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert 'bash -c "$test_command"' in script
 
 
+@pytest.fixture
+def _our_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of the plugins of this repository are there, as they are in the built file."""
+    places = (str(project.parent) for project in sorted(ROOT.glob("plugins/*/pyproject.toml")))
+    monkeypatch.setenv("STOKER_PLUGIN_PATH", os.pathsep.join(places))
+
+
+@pytest.mark.usefixtures("_our_plugins")
 def test_every_command_in_the_documents_exists(capsys: pytest.CaptureFixture[str]) -> None:
     commands = {tuple(words.split()) for page in PAGES for words in COMMAND.findall(page.read_text())}
-    assert ("demo",) in commands
+    assert {("demo",), ("sage",)} <= commands
     for words in sorted(commands):
         assert run([*words, "--help"]) == 0, f"stoker {' '.join(words)}: {capsys.readouterr().err}"
         assert " ".join(words) in capsys.readouterr().out
