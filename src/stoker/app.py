@@ -327,6 +327,7 @@ class Program:
             settings=self.settings.gateway,
             sessions=self.settings.sessions,
             read_spec=partial(config.spec_from_json, policies=self.registry.policies),
+            spec_schema=config.spec_schema(),
             started_at=time.time(),
             listeners=observers.listeners,
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from stoker.config.rules import RULES, Rule
+from stoker.config.rules import OLDER, RULES, Rule
 from stoker.model import EngineSpec
 from stoker.settings import GatewaySettings, RuntimeSettings, SessionSettings, Settings
 
@@ -51,23 +51,48 @@ def schema() -> dict[str, Any]:
     )
     properties["policy"] = properties.pop("policies")
     del properties["engines"], properties["runtimes"]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "stoker.toml",
+        **top,
+        "$defs": {
+            "engine": _engine(),
+            "gateway": _table(GatewaySettings),
+            "runtime": _table(RuntimeSettings),
+            "sessions": _table(SessionSettings),
+        },
+    }
+
+
+def spec_schema() -> dict[str, Any]:
+    """The JSON Schema of a spec that is sent as JSON: today's names and the older ones, and null for "not given"."""
+    engine = _engine()
+    properties = {name: _or_null(setting) for name, setting in engine["properties"].items()}
+    for old, new in OLDER.items():
+        properties[old] = {**properties[new], "description": f"An older name of `{new}`.", "deprecated": True}
+    properties["extra_args"]["type"] = ["array", "string", "null"]
+    properties["use_gpu"] = {
+        "description": "Whether it is given GPUs, as many as it has parts.",
+        "type": ["boolean", "null"],
+        "deprecated": True,
+    }
+    del engine["required"]
+    either = [{"required": ["model"]}, {"required": ["model_id"]}]
+    return {**engine, "properties": properties, "anyOf": either}
+
+
+def _or_null(setting: Mapping[str, Any]) -> dict[str, Any]:
+    return {**setting, "type": [setting["type"], "null"]} if "type" in setting else dict(setting)
+
+
+def _engine() -> dict[str, Any]:
     engine = _table(EngineSpec)
     engine["properties"]["required_memory_gb"] = {
         "description": "GPU memory the engine needs, in GiB.",
         "type": "number",
         "minimum": 0,
     }
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "stoker.toml",
-        **top,
-        "$defs": {
-            "engine": engine,
-            "gateway": _table(GatewaySettings),
-            "runtime": _table(RuntimeSettings),
-            "sessions": _table(SessionSettings),
-        },
-    }
+    return engine
 
 
 def _table(cls: type) -> dict[str, Any]:

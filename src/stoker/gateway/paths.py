@@ -18,9 +18,9 @@ EXACT = frozenset(
         "/detokenize",
     }
 )
-_FOLDERS = ("/v1/audio/", "/v1/images/")
+FOLDERS = ("/v1/audio/", "/v1/images/")
 
 
 def is_proxied(path: str) -> bool:
     """Whether a POST to ``path`` goes to an engine (one that serves it, of the model it asks for)."""
-    return path in EXACT or path.startswith(_FOLDERS)
+    return path in EXACT or path.startswith(FOLDERS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +22,7 @@ from stoker.gateway.headers import RequestIds, find
 from stoker.gateway.keyring import open_ring
 from stoker.gateway.measures import Measures
 from stoker.gateway.routing import RoutingTable
+from stoker.model import NOTHING
 from stoker.settings import GatewaySettings, SessionSettings
 from stoker.store.archive import SessionArchive
 from stoker.store.audit import AuditTrail
@@ -37,6 +38,7 @@ from stoker.web.keys import KeyDesk, KeyEndpoints
 from stoker.web.management import ManagementEndpoints
 from stoker.web.metrics import Listener, MetricsEndpoint
 from stoker.web.openai import AnyText, ModelEndpoints
+from stoker.web.openapi import OpenApiEndpoint
 from stoker.web.problems import answer_to
 from stoker.web.route import RouteEndpoints
 from stoker.web.sessions import SessionEndpoints
@@ -163,11 +165,13 @@ def create_app(
     measures: Measures,
     settings: GatewaySettings,
     read_spec: ReadSpec,
+    spec_schema: Mapping[str, Any] = NOTHING,
     sessions: SessionSettings | None = None,
     listeners: Sequence[Listener] = (),
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
 ) -> WebApp:
-    """The app, complete. ``started_at`` is in seconds since the Unix epoch; ``read_spec`` turns JSON into a spec.
+    """The app, complete. ``started_at`` is in seconds since the Unix epoch; ``read_spec`` turns JSON into a spec, and
+    ``spec_schema`` is the JSON Schema of what it takes.
 
     Whoever has a key of ``desk``'s ring, or is its admin, may come in. Without ``sessions`` there are none.
     """
@@ -180,6 +184,7 @@ def create_app(
     open_to_all = Blueprint("open", "stoker.web")
     HealthEndpoints(control, operations, wire).add_to(open_to_all)
     MetricsEndpoint(control, table, measures, settings, listeners, desk.ring.refusals).add_to(open_to_all)
+    OpenApiEndpoint(spec_schema, wire).add_to(open_to_all)
     app.register_blueprint(open_to_all)
 
     openai = Blueprint("openai", "stoker.web")

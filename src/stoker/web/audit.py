@@ -17,7 +17,7 @@ from stoker.web.wire import Wire
 CLIENT_GONE = 499
 _ONLY_LOOK = frozenset({"GET", "HEAD", "OPTIONS"})
 _ASKS = frozenset({f"{MANAGEMENT}/route/explain"})
-_USUAL = 100
+USUAL = 100
 
 
 @attrs.frozen
@@ -62,4 +62,4 @@ class AuditEndpoint:
     async def audit(self) -> Response:
         """``GET /audit``: the last entries, ``?tail=n`` of them."""
         count = Query(request.query_string, ("tail",)).number("tail", most=MOST_ENTRIES)
-        return self.wire.listing(await self.trail.latest(_USUAL if count is None else count))
+        return self.wire.listing(await self.trail.latest(USUAL if count is None else count))

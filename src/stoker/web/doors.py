@@ -16,7 +16,7 @@ from stoker.gateway.keyring import ANY_SCOPE, INFERENCE, SESSIONS, KeyRing
 from stoker.web.problems import RequestError
 
 MANAGEMENT = "/v1/management"
-OPEN_TO_ALL = frozenset({"/health", "/ready"})
+OPEN_TO_ALL = frozenset({"/health", "/ready", "/openapi.json"})
 FOR_CLIENTS_TOO = frozenset({f"{MANAGEMENT}/backends", f"{MANAGEMENT}/events"})
 LONGER_BODIES: Mapping[str, int] = MappingProxyType({"/sessions/import": 64 * 1024 * 1024})
 """Paths that take more than the usual bytes, and how many."""

@@ -23,8 +23,8 @@ from stoker.web.wire import Wire
 ReadSpec = Callable[[Mapping[str, Any], str], EngineSpec]
 
 _SOURCE = "the request"
-_TAIL_LINES = 1000
-_MOST_LINES = 1_000_000
+TAIL_LINES = 1000
+MOST_LINES = 1_000_000
 _TEXT = "text/plain; charset=utf-8"
 
 
@@ -65,7 +65,7 @@ class EngineEndpoints:
         return self.wire.answer(self.control.info(engine_id))
 
     async def start(self) -> Response:
-        """``POST /engines/start``: the first of the engines of the spec in the body, and the ids of all of them."""
+        """``POST /engines/start``: start what the body describes; the first of its engines, and all ids."""
         wait = _query("wait").choice("wait", "ready")
         body = await read_object(request)
         engine_id = take_engine_id(body, _SOURCE)
@@ -84,7 +84,7 @@ class EngineEndpoints:
         return await self._started([engine_id], wait=wait)
 
     async def restart(self, engine_id: str) -> Response:
-        """``POST /engines/{id}/restart``: drain, stop, start."""
+        """``POST /engines/{id}/restart``: drain, stop and start an engine."""
         wait = _query("wait").choice("wait", "ready")
         drain = drain_seconds(await read_object(request, optional=True), _SOURCE)
         self.control.restart(engine_id, drain_timeout_seconds=drain)
@@ -100,18 +100,18 @@ class EngineEndpoints:
         return self.wire.answer(self.control.info(engine_id), 201, _location(engine_id))
 
     async def stop(self, engine_id: str) -> Response:
-        """``POST /engines/{id}/stop``: drain and stop."""
+        """``POST /engines/{id}/stop``: drain and stop an engine."""
         return await self._stop(engine_id, forget=False)
 
     async def forget(self, engine_id: str) -> Response:
-        """``DELETE /engines/{id}``: drain, stop and forget."""
+        """``DELETE /engines/{id}``: drain, stop and forget an engine."""
         return await self._stop(engine_id, forget=True)
 
     async def logs(self, engine_id: str) -> Response:
-        """``GET /engines/{id}/logs``: the end of its log; with ``follow=1``, also what is added to it."""
+        """``GET /engines/{id}/logs``: the end of the log of an engine; with ``follow=1``, also what is added to it."""
         query = _query("tail", "follow")
-        tail = query.number("tail", most=_MOST_LINES)
-        tail = _TAIL_LINES if tail is None else tail
+        tail = query.number("tail", most=MOST_LINES)
+        tail = TAIL_LINES if tail is None else tail
         follow = query.flag("follow")
         self.control.info(engine_id)
         if follow:
@@ -120,29 +120,29 @@ class EngineEndpoints:
         return Response(text.encode(errors="replace"), content_type=_TEXT)
 
     async def sleep(self, engine_id: str) -> Response:
-        """``POST /engines/{id}/sleep``: drain it and put it to sleep; returns when it sleeps."""
+        """``POST /engines/{id}/sleep``: drain an engine and put it to sleep; returns when it sleeps."""
         await read_object(request, optional=True)
         await self.control.tending.sleep(engine_id)
         return self.wire.answer(self.control.info(engine_id))
 
     async def wake(self, engine_id: str) -> Response:
-        """``POST /engines/{id}/wake``: wake it; returns when it is awake."""
+        """``POST /engines/{id}/wake``: wake an engine; returns when it is awake."""
         await read_object(request, optional=True)
         await self.control.tending.wake(engine_id)
         return self.wire.answer(self.control.info(engine_id))
 
     async def adapters(self, engine_id: str) -> Response:
-        """``GET /engines/{id}/adapters``: those that were loaded into it while it runs."""
+        """``GET /engines/{id}/adapters``: the adapters that were loaded into an engine while it runs."""
         return self.wire.listing([{"name": name} for name in self.control.info(engine_id).adapters])
 
     async def load_adapter(self, engine_id: str) -> Response:
-        """``POST /engines/{id}/adapters``: load one; returns when clients can ask for it."""
+        """``POST /engines/{id}/adapters``: load an adapter; returns when clients can ask for it."""
         name, path = adapter_order(await read_object(request), _SOURCE)
         await self.control.tending.load_adapter(engine_id, name, path)
         return self.wire.answer(self.control.info(engine_id), 201)
 
     async def unload_adapter(self, engine_id: str, name: str) -> Response:
-        """``DELETE /engines/{id}/adapters/{name}``: unload one."""
+        """``DELETE /engines/{id}/adapters/{name}``: unload an adapter."""
         await self.control.tending.unload_adapter(engine_id, name)
         return self.wire.answer(self.control.info(engine_id))
 

@@ -52,11 +52,11 @@ class ModelEndpoints:
         blueprint.add_url_rule("/v1/models/<any_text:name>", view_func=self.show, methods=["GET"])
 
     async def listing(self) -> Response:
-        """``GET /v1/models``: all of them."""
+        """``GET /v1/models``: every name that a client may send."""
         return self.wire.listing(list(self._models().values()))
 
     async def show(self, name: str) -> Response:
-        """``GET /v1/models/{id}``: one of them."""
+        """``GET /v1/models/{id}``: one model."""
         known = self._models()
         if name not in known:
             message = f"there is no model {shown(name)}; {suggestion(name, known)}"

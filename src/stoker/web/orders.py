@@ -12,7 +12,7 @@ from stoker.core.naming import LONGEST, is_engine_id
 from stoker.errors import ConfigError, Mistake
 
 _USUAL_PATH = "/v1/chat/completions"
-_MOST_SECONDS = 366 * 24 * 3600.0
+MOST_SECONDS = 366 * 24 * 3600.0
 
 
 def take_engine_id(body: dict[str, Any], source: str) -> str | None:
@@ -37,7 +37,7 @@ def drain_seconds(body: Mapping[str, Any], source: str) -> float | None:
     if not isinstance(drain, bool):
         mistakes.append(Mistake("drain", "must be true or false"))
     if seconds is not None and not _is_duration(seconds):
-        mistakes.append(Mistake("drain_timeout_seconds", f"must be a number from 0 to {_MOST_SECONDS:.0f}"))
+        mistakes.append(Mistake("drain_timeout_seconds", f"must be a number from 0 to {MOST_SECONDS:.0f}"))
     elif drain is False and seconds:
         mistakes.append(Mistake("drain_timeout_seconds", "contradicts drain = false"))
     if mistakes:
@@ -133,4 +133,4 @@ def _check_address(host: object, port: object) -> list[Mistake]:
 def _is_duration(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return math.isfinite(value) and 0 <= value <= _MOST_SECONDS
+    return math.isfinite(value) and 0 <= value <= MOST_SECONDS

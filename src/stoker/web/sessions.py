@@ -24,7 +24,7 @@ from stoker.web.wire import JSON, Wire
 
 USUAL = 50
 MOST = 1000
-_LAST_PLACE = 2**53
+LAST_PLACE = 2**53
 
 
 @attrs.frozen
@@ -54,7 +54,7 @@ class SessionEndpoints:
             blueprint.add_url_rule(path, view_func=view, methods=methods)
 
     async def sessions(self) -> Response:
-        """``GET /sessions``: the latest first, ``?limit=n`` of them, those behind ``?after=…``."""
+        """``GET /sessions``: sessions, the latest first, ``?limit=n`` of them, those behind ``?after=…``."""
         query = Query(request.query_string, ("limit", "after"))
         cursor = query.text("after")
         try:
@@ -66,29 +66,29 @@ class SessionEndpoints:
         return self._page([_shown(each) for each in page.items], page.next)
 
     async def create(self) -> Response:
-        """``POST /sessions``: begin one; 201."""
+        """``POST /sessions``: begin a session; 201."""
         order = session_order(await read_object(request, optional=True), self._reach().owner, self.archive.clock())
         return self.wire.answer(_shown(await self.archive.run(store.creation(order))), 201)
 
     async def show(self, session_id: str) -> Response:
-        """``GET /sessions/{id}``: one of them, without what was said."""
+        """``GET /sessions/{id}``: one session, without what was said."""
         return self.wire.answer(_shown(await self.archive.run(store.one(session_id, self._reach().whose))))
 
     async def delete(self, session_id: str) -> Response:
-        """``DELETE /sessions/{id}``: forget it."""
+        """``DELETE /sessions/{id}``: forget a session."""
         await read_object(request, optional=True)
         await self.archive.run(store.deletion(session_id, self._reach().whose))
         return self.wire.answer({"object": "session.deleted", "session_id": session_id, "deleted": True})
 
     async def messages(self, session_id: str) -> Response:
-        """``GET /sessions/{id}/messages``: what was said, the first first, page by page as the sessions."""
+        """``GET /sessions/{id}/messages``: what was said in a session, the first first, page by page."""
         query = Query(request.query_string, ("limit", "after"))
-        after, limit = query.number("after", most=_LAST_PLACE) or 0, _limit(query)
+        after, limit = query.number("after", most=LAST_PLACE) or 0, _limit(query)
         page = await self.archive.run(store.messages(session_id, self._reach().whose, limit, after))
         return self._page([{**each.message, **_about(each)} for each in page.items], page.next)
 
     async def clear(self, session_id: str) -> Response:
-        """``POST /sessions/{id}/clear``: forget what was said in it, and keep it."""
+        """``POST /sessions/{id}/clear``: forget what was said in a session, and keep it."""
         await read_object(request, optional=True)
         work = store.clearing(session_id, self._reach().whose, self.archive.clock())
         return self.wire.answer(_shown(await self.archive.run(work)))
@@ -100,19 +100,19 @@ class SessionEndpoints:
         return self.wire.answer(_shown(await self.archive.run(work)))
 
     async def rename(self, session_id: str) -> Response:
-        """``PATCH /sessions/{id}/title``: give it another title."""
+        """``PATCH /sessions/{id}/title``: give a session another title."""
         title = title_order(await read_object(request))
         work = store.renaming(session_id, self._reach().whose, title, self.archive.clock())
         return self.wire.answer(_shown(await self.archive.run(work)))
 
     async def clean_up(self) -> Response:
-        """``POST /sessions/cleanup``: forget those in which nothing happened for so many days."""
+        """``POST /sessions/cleanup``: forget the sessions in which nothing happened for so many days."""
         days = cleanup_order(await read_object(request, optional=True), self.settings.keep_days)
         before = self.archive.clock() - days * DAY_SECONDS
         return self.wire.answer({"deleted": await self.archive.clean_up(before, self._reach().whose)})
 
     async def export(self, session_id: str) -> Response:
-        """``GET /sessions/{id}/export``: all of it as one JSON document, for ``import``."""
+        """``GET /sessions/{id}/export``: all of a session as one JSON document, for ``import``."""
         owner = self._reach().whose
         session = await self.archive.run(store.one(session_id, owner))
         headers = {"content-disposition": f'attachment; filename="{session_id}.json"'}
