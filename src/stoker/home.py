@@ -69,6 +69,11 @@ class Home:
         return self.path / "gpu-ledger.json"
 
     @property
+    def chat_history(self) -> Path:
+        """What was typed in chats, a line each, mode 0600."""
+        return self.path / "chat-history"
+
+    @property
     def runtimes(self) -> Path:
         """The folder of engine environments."""
         return self.path / "runtimes"

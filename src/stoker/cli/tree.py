@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "up": ("up:up", "Run the gateway and the engines of stoker.toml in the foreground."),
         "demo": ("demo:demo", "Run a small chat model and an embedding model, and let one answer a question."),
+        "chat": ("chat:chat", "Chat with a model at the terminal, or ask it one question."),
         "status": ("status:status", "Show how the gateway is and what its engines do."),
         "doctor": ("doctor:doctor", "Look for what is wrong here, and for processes that nobody watches."),
         "audit": ("audit:audit", "Show who changed what through management."),

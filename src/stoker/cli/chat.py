@@ -1,0 +1,110 @@
+"""``stoker chat``: a conversation with a model at a terminal, or one question and its answer."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from stoker.cli.activity import warn
+from stoker.cli.chatting.conversation import Conversation, Ending
+from stoker.cli.chatting.editing import open_lines
+from stoker.cli.chatting.gateway import Gateway
+from stoker.cli.chatting.loop import Chat, Loop, about_session, model_names
+from stoker.cli.chatting.plain_text import one_line, sound
+from stoker.cli.chatting.screen import Screen
+from stoker.cli.chatting.typed import completions
+from stoker.cli.completing import completing
+from stoker.cli.finding import find_gateway
+from stoker.cli.pages import console
+from stoker.errors import ConfigError, Mistake
+from stoker.home import Home
+
+INTERRUPTED = 130
+
+
+def chat(
+    model: Annotated[
+        str | None,
+        Parameter(help="Whom to ask; may be left out where there is only one.", completer=completing("models")),
+    ] = None,
+    /,
+    *,
+    message: Annotated[
+        str | None, Parameter(("--message", "-m"), help="Ask this, print the answer and nothing else, and end.")
+    ] = None,
+    system: Annotated[str, Parameter("--system", help="What the model is told before all else.")] = "",
+    session: Annotated[
+        str | None,
+        Parameter("--session", help="The id of a stored conversation to go on with.", completer=completing("sessions")),
+    ] = None,
+    new_session: Annotated[
+        str | None, Parameter("--new-session", help="Begin a stored conversation with this title.")
+    ] = None,
+    temperature: Annotated[float | None, Parameter("--temperature", help="How freely it chooses its words.")] = None,
+    top_p: Annotated[float | None, Parameter("--top-p", help="From how much of the likeliest it chooses.")] = None,
+    max_tokens: Annotated[int | None, Parameter("--max-tokens", help="How long an answer may get.")] = None,
+    seed: Annotated[int | None, Parameter("--seed", help="For answers that can be had again.")] = None,
+) -> int:
+    """Chat with a model at the terminal. Without one, or with --message, one question gets its answer.
+
+    The question is read from standard input where that is no terminal. In a chat /help says what else there is.
+    """
+    if session is not None and new_session is not None:
+        raise ConfigError("--session", [Mistake("", "and --new-session are one too many; give one of them")])
+    at_a_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    question = None if message is None and at_a_terminal else _question(message)
+    home = Home.from_environment(os.environ)
+    gateway = Gateway(find_gateway(home, os.environ))
+    fields = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "seed": seed}
+    chatting = _begun(gateway, model if model and question else gateway.chosen(model), sound(system), fields)
+    if new_session is not None:
+        begun = gateway.begin_session(new_session, system)
+        chatting.session_id = str(begun["session_id"])
+        if question is not None:
+            warn(f"the session is {chatting.session_id}")
+    elif session is not None:
+        chatting.session_id = str(gateway.session(session)["session_id"])
+    return _answered(chatting, question) if question is not None else _talk(chatting, home)
+
+
+def _begun(gateway: Gateway, model: str, system: str, fields: dict[str, Any]) -> Chat:
+    conversation = Conversation(system=system)
+    return Chat(gateway=gateway, screen=Screen.standard(), model=model, fields=fields, conversation=conversation)
+
+
+def _question(message: str | None) -> str:
+    """What is asked where nobody types. Raises ConfigError where that is nothing."""
+    if message is None:
+        message = "" if sys.stdin is None else sys.stdin.buffer.read().decode(errors="replace")
+    if not message.strip():
+        raise ConfigError("--message", [Mistake("", "or standard input must have a question in it")])
+    return sound(message)
+
+
+def _answered(chatting: Chat, question: str) -> int:
+    """Print what is answered, and nothing else."""
+    chatting.screen.styled = False
+    heard = chatting.ask(question, thoughts=False)
+    if heard.error is not None:
+        raise heard.error
+    if heard.ending is Ending.STOPPED:
+        return INTERRUPTED
+    return 0
+
+
+def _talk(chatting: Chat, home: Home) -> int:
+    screen, gateway = chatting.screen, chatting.gateway
+    names = model_names(gateway)
+    lines = open_lines(
+        home.chat_history,
+        styled=screen.styled,
+        dumb=console().is_dumb_terminal,
+        complete=lambda begun: completions(begun, names() if begun.startswith("/model ") else ()),
+    )
+    screen.note(f"{one_line(chatting.model)} at {gateway.address.url}; /help lists what else there is, Ctrl-D ends it")
+    if chatting.session_id is not None:
+        screen.note(about_session(gateway.session(chatting.session_id)))
+    return Loop(chat=chatting, lines=lines, screen=screen).run()
