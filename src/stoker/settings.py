@@ -31,7 +31,8 @@ class GatewaySettings:
     ``allow_commands_over_http`` lets whoever may manage start any command. ``api_key_variables`` (names, or what they
     begin with and ``*``) are the variables of our own environment that ``api_key_env`` may name over HTTP.
 
-    A client that takes nothing of its answer for ``send_stall_seconds`` is cut off. ``connections_per_address`` is how
+    A body has to come with ``min_body_bytes_per_second``, but for half a minute. A client that takes nothing of its
+    answer for ``send_stall_seconds`` is cut off. ``connections_per_address`` is how
     many connections clients of one address may have, loopback excepted.
 
     Of the traces that begin here, about ``trace_sample_ratio`` (0 to 1) are sampled. Lines of the log are ``text`` or
@@ -41,6 +42,7 @@ class GatewaySettings:
     listen: str = "127.0.0.1:8000"
     policy: str = "least-load"
     max_body_bytes: int = 64 * MIB
+    min_body_bytes_per_second: int = 8192
     queue_size: int = 1024
     queue_seconds: float = 60.0
     connect_timeout_seconds: float = 5.0

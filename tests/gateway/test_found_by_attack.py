@@ -215,7 +215,7 @@ async def test_slow_heads_make_room_when_nobody_is_idle_and_requests_under_way_n
 
 async def test_a_body_in_chunks_that_stalls_ends_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """The slower lane waited for it for ever; later it ended in a bare 500."""
-    monkeypatch.setattr("stoker.web.lane.BODY_SECONDS", 0.01)
+    monkeypatch.setattr("stoker.gateway.pace.BODY_SECONDS", 0.01)
     async with running() as world, connect(world.port) as client:
         head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"
         await client.stream.send_all(head.encode())

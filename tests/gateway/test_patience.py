@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 
 import pytest
 import trio
 
 from stoker.gateway.express import Visit
+from stoker.gateway.pace import body_deadline
 
 from .conftest import CHAT, Lane, World, express_only, in_one_lane, running
 from .raw import BODY, answers_in, asking, marked, receive_all, receive_until, request, send
@@ -26,7 +28,8 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> Hurry:
 
     def hurry(**seconds: float) -> None:
         monkeypatch.setattr("stoker.web.server.TICK_SECONDS", 0.005)
-        for name in ("KEEP_ALIVE_SECONDS", "HEAD_SECONDS", "BODY_SECONDS", "LINGER_SECONDS"):
+        monkeypatch.setattr("stoker.gateway.pace.BODY_SECONDS", seconds.get("body_seconds", 1000.0))
+        for name in ("KEEP_ALIVE_SECONDS", "HEAD_SECONDS", "LINGER_SECONDS"):
             monkeypatch.setattr(f"stoker.gateway.express.{name}", seconds.get(name.lower(), 1000.0))
 
     return hurry
@@ -96,13 +99,46 @@ async def test_a_body_that_stops_coming_is_not_waited_for(lane: Lane, hurry: Hur
 @in_one_lane
 @pytest.mark.parametrize("way", ["chunked", "HTTP/2"])
 async def test_nor_is_one_waited_for_in_the_other_lane(lane: Lane, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
-    monkeypatch.setattr("stoker.web.lane.BODY_SECONDS", 0.02)
+    monkeypatch.setattr("stoker.gateway.pace.BODY_SECONDS", 0.02)
     monkeypatch.setattr("stoker.web.server.KEEP_ALIVE_SECONDS", 0.1)
     start = request(b"Transfer-Encoding: chunked") + b"5\r\n{" if way == "chunked" else b"PRI * HTTP/2.0\r\n\r\nSM"
     async with running(lane=lane) as world, world.client() as client:
         engine = await world.engine("one")
         await client.stream.send_all(start)
         assert b" 200 " not in await receive_all(client)
+        assert engine.exchanges == []
+
+
+def test_a_body_has_some_seconds_and_then_a_pace_and_may_not_pause() -> None:
+    assert body_deadline(100.0, 0, now=100.0, bytes_per_second=1000) == 130.0
+    assert body_deadline(100.0, 1, now=129.0, bytes_per_second=1000) == pytest.approx(130.0, abs=0.01)
+    assert body_deadline(100.0, 60_000, now=140.0, bytes_per_second=1000) == 170.0  # it was fast, and stops
+    assert body_deadline(100.0, 60_000, now=170.0, bytes_per_second=1000) == 190.0
+
+
+@pytest.mark.parametrize("framing", ["content-length", "chunked"])
+async def test_a_body_that_comes_byte_by_byte_is_not_waited_for(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch, framing: str
+) -> None:
+    """As long as something came within half a minute, it could go on for ever."""
+    monkeypatch.setattr("stoker.web.server.TICK_SECONDS", 0.005)
+    monkeypatch.setattr("stoker.gateway.pace.BODY_SECONDS", 0.5)
+    head = request(b"Transfer-Encoding: chunked") if framing == "chunked" else request(b"Content-Length: 1000000")
+    async with running(lane=lane) as world, world.client() as client, trio.open_nursery() as nursery:
+        engine = await world.engine("one")
+        await client.stream.send_all(head)
+
+        @nursery.start_soon
+        async def dribble() -> None:
+            while True:
+                with suppress(trio.BrokenResourceError):
+                    await client.stream.send_all(b"1\r\n \r\n" if framing == "chunked" else b" ")
+                await trio.sleep(0.01)
+
+        (answer,) = answers_in(await receive_all(client))
+        nursery.cancel_scope.cancel()
+        assert (answer.status, answer.error["code"]) == (408, "request_timeout")
+        assert "min_body_bytes_per_second" in answer.error["message"]
         assert engine.exchanges == []
 
 

@@ -102,6 +102,12 @@ GATEWAY: Mapping[str, Rule] = MappingProxyType(
         "max_body_bytes": Rule(
             meaning="The largest request body; a larger one is answered with 413.", minimum=1024, maximum=TIB
         ),
+        "min_body_bytes_per_second": Rule(
+            meaning="How fast a request body has to come on the whole. It has 30 seconds besides, and may not pause "
+            "for longer; one that is too slow is answered with 408.",
+            minimum=1,
+            maximum=GIB,
+        ),
         "queue_size": Rule(
             meaning="How many requests may wait at once for an engine; the next is answered with 429.",
             minimum=0,

@@ -19,13 +19,13 @@ from stoker.gateway.answers import Answer, error, too_large
 from stoker.gateway.forward import Forwarder
 from stoker.gateway.framing import HEAD_END, LONGEST_HEAD, FramingError
 from stoker.gateway.heading import ExpressHead, HeadReader
+from stoker.gateway.pace import body_deadline, too_slow
 from stoker.gateway.sockets import Channel
 from stoker.gateway.wire import DateHeader, WireSink
 from stoker.settings import GatewaySettings
 
 KEEP_ALIVE_SECONDS = 75.0
 HEAD_SECONDS = 10.0
-BODY_SECONDS = 30.0  # without a byte of it
 LINGER_SECONDS = 2.0
 LAST_CHANCE_SECONDS = 0.5  # in a shutdown, for the request of a client that has just connected
 MOST_LINGERED = 1024 * 1024  # bytes of what a client goes on sending that is answered already
@@ -95,7 +95,7 @@ class Visit:
                     return None
         if self._is_slow:
             with suppress(OSError), trio.move_on_after(LINGER_SECONDS):
-                await self._refuse(TOO_SLOW, self._head)
+                await self._refuse(too_slow(self._lane.settings.min_body_bytes_per_second), self._head)
         elif self._is_cut_short:
             with suppress(OSError), trio.move_on_after(LINGER_SECONDS):
                 await self._hang_up()
@@ -217,8 +217,9 @@ class Visit:
         if expects and not there:
             await self._channel.send_all(_CONTINUE)
         parts: list[bytes | memoryview] = [memoryview(buffer)[start:]]
+        pace, began = self._lane.settings.min_body_bytes_per_second, self._lane.clock()
         while there < length:
-            self.deadline = self._lane.clock() + BODY_SECONDS
+            self.deadline = body_deadline(began, there, self._lane.clock(), pace)
             data = await self._channel.receive()
             if not data:
                 return None
@@ -255,9 +256,6 @@ class Visit:
         return False
 
 
-TOO_SLOW = error(
-    408, f"nothing of the body came for {BODY_SECONDS:g} seconds, and it is not complete", code="request_timeout"
-)
 _HEAD_TOO_LARGE = error(431, f"the head of the request is larger than {LONGEST_HEAD} bytes", code="head_too_large")
 _NOT_HTTP = error(400, "this is not HTTP/1.1: a head is lines that end in CR LF", code="malformed_request")
 

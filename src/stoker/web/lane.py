@@ -14,10 +14,10 @@ from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallabl
 
 from stoker.gateway.answers import Answer, error, too_large
 from stoker.gateway.callers import Caller
-from stoker.gateway.express import BODY_SECONDS, TOO_SLOW
 from stoker.gateway.forward import Forwarder
 from stoker.gateway.headers import HeaderList, unwritable
 from stoker.gateway.heading import Guard, Heading
+from stoker.gateway.pace import body_deadline, too_slow
 from stoker.gateway.paths import is_proxied
 from stoker.gateway.sockets import Channel
 from stoker.settings import GatewaySettings
@@ -71,11 +71,13 @@ class ProxyLane:
             return too_large(limit)
         parts: list[bytes] = []
         size = 0
+        pace, began = self.settings.min_body_bytes_per_second, trio.current_time()
         while True:
-            with trio.move_on_after(BODY_SECONDS) as patience:
+            deadline = body_deadline(began, size, trio.current_time(), pace)
+            with trio.CancelScope(deadline=deadline) as patience:
                 event = await receive()
             if patience.cancelled_caught:
-                return TOO_SLOW
+                return too_slow(pace)
             if event["type"] != "http.request":
                 return None
             parts.append(event["body"])
