@@ -60,6 +60,18 @@ class Engine:
         return self.state is EngineState.READY and not (self.endpoint.asleep or self.endpoint.withheld)
 
     @property
+    def runs(self) -> bool:
+        """Whether it was started, and has not ended."""
+        return self.state in (EngineState.STARTING, EngineState.READY, EngineState.DRAINING)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing becomes of it unless somebody says so: STOPPED, or in ERROR for good."""
+        if self.state is EngineState.ERROR:
+            return self.restart_at is None and self.origin is not Origin.REGISTERED
+        return self.state is EngineState.STOPPED
+
+    @property
     def leaving(self) -> bool:
         """Whether it is forgotten as soon as it is stopped."""
         return self.state is EngineState.DRAINING and self.after_stop is AfterStop.FORGET

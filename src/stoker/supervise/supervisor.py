@@ -13,10 +13,11 @@ import attrs
 import trio
 
 from stoker.contracts import EngineRuntime
+from stoker.core import claims
 from stoker.core import events as e
 from stoker.core.describe import backend_of, describe
 from stoker.core.engine import Engine, Fleet, Phase
-from stoker.core.naming import expand, free_id, is_engine_id
+from stoker.core.naming import expand, free_id
 from stoker.errors import ConfigError, ConflictError, Mistake, NotFoundError
 from stoker.model import Backend, EngineInfo, EngineRun, EngineSpec, EngineState, Origin, Stray
 from stoker.suggesting import suggestion
@@ -34,8 +35,6 @@ log = logging.getLogger("stoker.supervise")
 ROTATE_EVERY_SECONDS = 30.0
 Observe = Callable[[EngineInfo | None, EngineInfo | None], None]
 """Told of every change that is published: the engine as it was and as it is. Returns at once."""
-
-_RUNNING = (EngineState.STARTING, EngineState.READY, EngineState.DRAINING)
 
 
 class Traffic(crew.Traffic, Protocol):
@@ -72,7 +71,12 @@ class Supervisor:
         self._dispatcher = Dispatcher(
             fleet, lambda command: self.crew.execute(command, self._dispatch), [self._observe]
         )
-        self.tending = Tending(self._engine, self.crew, self._dispatch, self._check_adapter)
+        self.tending = Tending(
+            self._engine,
+            self.crew,
+            self._dispatch,
+            lambda engine, name: claims.check_adapter(self._fleet, engine, name),
+        )
 
     # What is there
 
@@ -109,7 +113,7 @@ class Supervisor:
         self.check_names(spec, besides=(engine_id or "",))
         paths = self.check(spec)
         if engine_id is not None:
-            self._check_id(engine_id, spec)
+            claims.check_id(self._fleet, engine_id, spec)
         if engine_id is not None and spec.replicas == 1:
             wanted: Mapping[str, EngineSpec] = {engine_id: spec}
         else:
@@ -127,7 +131,7 @@ class Supervisor:
         """
         self._check_staying()
         engine = self._engine(engine_id)
-        if engine.state in _RUNNING:
+        if engine.runs:
             raise ConflictError(f"engine {engine_id!r} is {engine.state} already")
         self.check_names(engine.spec, besides=(engine_id,))
         self._dispatch(e.StartRequested(engine_id, engine.spec, engine.origin))
@@ -137,11 +141,9 @@ class Supervisor:
         self._check_staying()
         self.check_names(spec, besides=(engine_id or "",))
         paths = self.check(spec)
-        for other in self._fleet.engines.values():
-            if other.origin is Origin.REGISTERED and (other.spec.url, other.spec.model) == (spec.url, spec.model):
-                raise ConflictError(f"{spec.url} is registered for {spec.model!r} already, as {other.engine_id!r}")
+        claims.check_url(self._fleet, spec)
         engine_id = engine_id or free_id(spec, self._fleet.engines)
-        self._check_id(engine_id, spec)
+        claims.check_id(self._fleet, engine_id, spec)
         self._paths[engine_id] = paths
         self._dispatch(e.StartRequested(engine_id, spec, Origin.REGISTERED))
         return engine_id
@@ -215,7 +217,7 @@ class Supervisor:
         ended = [
             engine.engine_id
             for engine in self._fleet.engines.values()
-            if engine.engine_id not in self.keeper.configured and _has_ended(engine)
+            if engine.engine_id not in self.keeper.configured and engine.has_ended
         ]
         for engine_id in ended:
             self.stop(engine_id, drain_timeout_seconds=0.0, forget=True)
@@ -238,27 +240,8 @@ class Supervisor:
         return paths
 
     def check_names(self, spec: EngineSpec, *, besides: Collection[str] = ()) -> None:
-        """Raise :class:`ConflictError` where clients know another model by one of its names, or it has another policy.
-
-        Engines that are on their way out, and those ``besides``, give their names up.
-        """
-        for other in self._fleet.engines.values():
-            leaves = other.state in (EngineState.DRAINING, EngineState.STOPPED) and not other.expected
-            if leaves or other.engine_id in besides:
-                continue
-            theirs = other.next_spec or other.spec
-            shared = set(spec.all_names) & {*theirs.all_names, *other.endpoint.adapters, *other.endpoint.held}
-            if shared and theirs.model != spec.model:
-                names = ", ".join(map(repr, sorted(shared)))
-                raise ConflictError(
-                    f"clients know {theirs.model!r} (engine {other.engine_id!r}) as {names} already; "
-                    f"give {spec.model!r} other names"
-                )
-            if theirs.model == spec.model and spec.policy and theirs.policy and spec.policy != theirs.policy:
-                raise ConflictError(
-                    f"{spec.model!r} goes by the policy {theirs.policy!r} (engine {other.engine_id!r}) already, and "
-                    f"not by {spec.policy!r}; one model has one policy"
-                )
+        """As :func:`stoker.core.claims.check_names`, beside the engines that are there."""
+        claims.check_names(self._fleet, spec, besides)
 
     # What becomes of it
 
@@ -348,20 +331,6 @@ class Supervisor:
         if self.leaving:
             raise ConflictError("Stoker is shutting down; nothing is started any more")
 
-    def _check_adapter(self, engine: Engine, name: str) -> None:
-        """Raise :class:`ConflictError` where an adapter of that name would hide something."""
-        if name in engine.spec.all_names:
-            raise ConflictError(f"{name!r} is a name of the model itself; give the adapter another name")
-        self.check_names(attrs.evolve(engine.spec, names=(name,)), besides=(engine.engine_id,))
-
-    def _check_id(self, engine_id: str, spec: EngineSpec) -> None:
-        if not is_engine_id(engine_id):
-            message = f"{engine_id!r} can't be an engine id: use lower case letters, digits and . _ -, at most 48"
-            raise ConfigError(f"engine {spec.model!r}", [Mistake("engine_id", message)])
-        engine = self._fleet.get(engine_id)
-        if engine is not None and engine.state in _RUNNING:
-            raise ConflictError(f"there is an engine {engine_id!r} already, and it is {engine.state}")
-
     def _describe(self, engine: Engine) -> EngineInfo:
         return describe(engine, self.traffic.activity(engine.engine_id), self._epoch)
 
@@ -384,10 +353,3 @@ class Supervisor:
         variable = engine.spec.api_key_env
         key = os.environ.get(variable) if variable else None
         return backend_of(engine, self._paths[engine.engine_id], key)
-
-
-def _has_ended(engine: Engine) -> bool:
-    given_up = (
-        engine.state is EngineState.ERROR and engine.restart_at is None and engine.origin is not Origin.REGISTERED
-    )
-    return engine.state is EngineState.STOPPED or given_up
