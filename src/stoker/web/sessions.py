@@ -96,7 +96,7 @@ class SessionEndpoints:
     async def retract(self, session_id: str, turn: int) -> Response:
         """``DELETE /sessions/{id}/turns/{turn}``: forget one question and its answer."""
         await read_object(request, optional=True)
-        work = store.retraction(session_id, self._reach().whose, min(turn, _LAST_PLACE), self.archive.clock())
+        work = store.retraction(session_id, self._reach().whose, min(turn, LAST_PLACE), self.archive.clock())
         return self.wire.answer(_shown(await self.archive.run(work)))
 
     async def rename(self, session_id: str) -> Response:
