@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from stoker.cli.pages import Page, Record, console, print_page
+from stoker.cli.pages import Page, Record, print_page
 from stoker.cli.tables import GAP, Column, Fit, Table, shortened, widths
+from stoker.cli.terminal import console
 
 ENGINES = (
     Column("ENGINE", Fit.WHOLE),

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.status import Status
 
 from stoker.cli.output import cell, duration
-from stoker.cli.pages import can_redraw, console
+from stoker.cli.terminal import can_redraw, console
 
 POLL_SECONDS = 0.1
 

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from stoker.cli.client import connect
 from stoker.cli.finding import has_gateway
 from stoker.cli.options import AsJson, Watch
-from stoker.cli.pages import present
+from stoker.cli.presenting import present
 from stoker.cli.tables import Column, Fit, Table
 from stoker.errors import ConfigError, Mistake
 from stoker.home import Home

@@ -13,7 +13,8 @@ from stoker.cli.client import Client, connect, engine_path
 from stoker.cli.invocation import as_typed, program
 from stoker.cli.options import AsJson, EngineId, Follow, Tail, Watch
 from stoker.cli.output import ago, load
-from stoker.cli.pages import Record, present
+from stoker.cli.pages import Record
+from stoker.cli.presenting import present
 from stoker.cli.tables import Column, Fit, Table
 from stoker.errors import NotFoundError, StokerError
 

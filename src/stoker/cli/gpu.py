@@ -11,7 +11,8 @@ from cyclopts import Parameter
 from stoker.cli.client import connect
 from stoker.cli.options import AsJson, Watch
 from stoker.cli.output import ago, size
-from stoker.cli.pages import Page, present
+from stoker.cli.pages import Page
+from stoker.cli.presenting import present
 from stoker.cli.tables import Column, Fit, Table
 from stoker.errors import NotRunningError
 from stoker.home import Home

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from stoker.cli.invocation import as_typed
 from stoker.cli.output import cell
-from stoker.cli.pages import can_redraw, console
+from stoker.cli.terminal import can_redraw, console
 from stoker.environments import Progress as Step
 
 # A closed terminal or a stopped session ends an installation as Ctrl-C does: with pip and its compilers.

@@ -19,7 +19,7 @@ from stoker.cli.finding import has_gateway
 from stoker.cli.invocation import program
 from stoker.cli.options import AsJson, Watch
 from stoker.cli.output import ago, print_json
-from stoker.cli.pages import present
+from stoker.cli.presenting import present
 from stoker.cli.tables import Column, Fit, Table
 from stoker.core.keys import Scope, key_order
 from stoker.errors import ConfigError, Mistake, NotFoundError

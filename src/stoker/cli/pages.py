@@ -1,23 +1,20 @@
-"""What a command shows, as a value, and the one way from there to a terminal, a pipe or a program that reads it."""
+"""What a command shows, as a value, and how that looks on a terminal, in a pipe and to a program that reads it."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from stoker.cli.output import cell, print_json
+from stoker.cli.output import cell
 from stoker.cli.tables import GAP, STYLES, Table, fitted, plain
-
-WATCH_SECONDS = 2.0
-T = TypeVar("T")
+from stoker.cli.terminal import console
 
 
 @attrs.frozen
@@ -33,48 +30,6 @@ class Record:
 
 
 Page = Sequence[Table | Record | str]
-
-
-def console(*, stderr: bool = False) -> Console:
-    """A terminal, or a file, to print to. ``NO_COLOR`` asks for plain text, so it gets nothing but text."""
-    plain_text = bool(os.environ.get("NO_COLOR"))
-    return Console(
-        stderr=stderr,
-        highlight=False,
-        soft_wrap=False,
-        emoji=False,
-        markup=False,
-        color_system=None if plain_text else "auto",
-    )
-
-
-def can_redraw(screen: Console) -> bool:
-    """Whether what was drawn there can be drawn over."""
-    return screen.is_terminal and not screen.is_dumb_terminal
-
-
-def present(
-    look: Callable[[], T],
-    page: Callable[[T], Page],
-    *,
-    as_json: bool,
-    watch: bool | float = False,
-    events: bool = False,
-) -> None:
-    """Show what ``look`` finds: as JSON, which is what it returns, or as the ``page`` of it; once, or again and again.
-
-    ``events`` says that the gateway's stream of events tells of changes, so that nobody has to wait for them.
-    """
-    if watch is False:
-        found = look()
-        if as_json:
-            print_json(found)
-        else:
-            print_page(page(found))
-        return
-    from stoker.cli.watching import keep_showing
-
-    keep_showing(look, page, as_json=as_json, seconds=WATCH_SECONDS if watch is True else watch, events=events)
 
 
 def print_page(page: Page) -> None:

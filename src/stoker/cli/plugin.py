@@ -11,8 +11,9 @@ from typing import Any
 from stoker.cli.extensions import add_commands, try_routes
 from stoker.cli.invocation import command
 from stoker.cli.options import AsJson, PluginPath, Strict, Watch
-from stoker.cli.pages import Page, present
+from stoker.cli.pages import Page
 from stoker.cli.plugins import load_plugins
+from stoker.cli.presenting import present
 from stoker.cli.tables import Column, Fit, Table
 from stoker.cli.tree import make_app
 from stoker.errors import PluginError

@@ -14,7 +14,8 @@ from stoker.cli.client import connect
 from stoker.cli.completing import completing
 from stoker.cli.options import AsJson, Watch
 from stoker.cli.output import load
-from stoker.cli.pages import Page, Record, present
+from stoker.cli.pages import Page, Record
+from stoker.cli.presenting import present
 from stoker.cli.tables import Column, Fit, Table
 from stoker.errors import ConfigError, Mistake, StokerError
 

@@ -13,8 +13,8 @@ from stoker.cli.completing import completing
 from stoker.cli.installing import Display
 from stoker.cli.options import AsJson, PluginPath, Watch
 from stoker.cli.output import size
-from stoker.cli.pages import present
 from stoker.cli.plugins import load_plugins
+from stoker.cli.presenting import present
 from stoker.cli.tables import Column, Fit, Table
 from stoker.environments import EnvironmentState, Installed
 from stoker.errors import NotFoundError, StokerError

@@ -18,7 +18,8 @@ from stoker.cli.completing import completing
 from stoker.cli.invocation import program
 from stoker.cli.options import AsJson, Watch
 from stoker.cli.output import ago, print_json
-from stoker.cli.pages import Page, Record, present, print_page
+from stoker.cli.pages import Page, Record, print_page
+from stoker.cli.presenting import present
 from stoker.cli.tables import Column, Fit, Table
 from stoker.errors import ConfigError, Mistake, NotFoundError, StokerError
 

@@ -12,7 +12,8 @@ from stoker.cli.engine import detail, in_short
 from stoker.cli.invocation import program
 from stoker.cli.options import AsJson, Watch
 from stoker.cli.output import duration, size
-from stoker.cli.pages import Page, Record, present
+from stoker.cli.pages import Page, Record
+from stoker.cli.presenting import present
 from stoker.cli.tables import Column, Fit, Table
 from stoker.errors import StokerError
 

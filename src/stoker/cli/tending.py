@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from stoker.cli.activity import Activity
 from stoker.cli.client import connect, engine_path
 from stoker.cli.options import AsJson, EngineId, Watch
-from stoker.cli.pages import present
+from stoker.cli.presenting import present
 from stoker.cli.tables import Table
 
 ENGINE_SECONDS = 330.0  # the gateway gives the engine five minutes

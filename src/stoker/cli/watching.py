@@ -22,7 +22,8 @@ from rich.text import Text
 from stoker.cli.activity import warn
 from stoker.cli.client import CONNECT_SECONDS, MANAGEMENT, headers, verification
 from stoker.cli.finding import find_gateway
-from stoker.cli.pages import Page, can_redraw, console, drawable, json_line, plain_lines
+from stoker.cli.pages import Page, drawable, json_line, plain_lines
+from stoker.cli.terminal import can_redraw, console
 from stoker.errors import ConfigError, Mistake, StokerError
 from stoker.home import Home
 
