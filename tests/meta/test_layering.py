@@ -27,6 +27,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "stoker": frozenset({"client"}),  # when somebody asks for it
     "errors": frozenset(),
     "model": frozenset({"errors"}),
+    "pinning": frozenset({"errors"}),
     "home": frozenset({"errors", "model"}),
     "suggesting": frozenset(),
     "settings": frozenset({"errors", "model"}),
@@ -55,8 +56,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "ending": INSIDE | PARTS | {"operations"},
     "doors": INSIDE | PARTS | {"config", "web"},
     "app": WIRED | {"builtin", "accelerators", "access_log", "notifying"},
-    "cli": WIRED | {"app", "client", "accelerators", "log_formats"},
-    "client": frozenset({"errors", "model", "home"}),
+    "cli": WIRED | {"app", "client", "accelerators", "log_formats", "pinning"},
+    "client": frozenset({"errors", "model", "home", "pinning"}),
     "__main__": frozenset({"stoker", "cli", "accelerators"}),
     # __main__: a plugin's commands may be Stoker's own by other names.
     "a plugin": frozenset({"errors", "model", "contracts", "hookspecs", "client", "stoker", "__main__"}),

@@ -16,11 +16,10 @@ import httpx2
 from stoker.cli.finding import Address, find_gateway, not_running
 from stoker.errors import ConflictError, NotFoundError, StokerError
 from stoker.home import Home
+from stoker.pinning import pinned
 
 MANAGEMENT = "/v1/management"
 CONNECT_SECONDS = 5.0
-_BEGIN = "-----BEGIN CERTIFICATE-----"
-_END = "-----END CERTIFICATE-----"
 ANSWER_SECONDS = 30.0
 
 
@@ -177,19 +176,6 @@ def verification(address: Address) -> bool | ssl.SSLContext:
     if not address.url.startswith("https:"):
         return False
     return True if address.certfile is None else pinned(Path(address.certfile))
-
-
-def pinned(certfile: Path) -> ssl.SSLContext:
-    """Trusts nobody but the bearer of the first certificate in the file, by whatever name it is called."""
-    try:
-        text = certfile.read_text()
-        first = text[text.index(_BEGIN) : text.index(_END) + len(_END)]
-        context = ssl.create_default_context(cadata=first)
-    except (OSError, ValueError) as error:  # an SSLError is an OSError
-        raise StokerError(f"the certificate of the gateway, {certfile}, can't be used: {error}") from error
-    context.check_hostname = False
-    context.verify_flags = ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-    return context
 
 
 def connect(root: str = MANAGEMENT) -> Client:

@@ -9,9 +9,8 @@ import httpx2
 
 from stoker.client.errors import BadRequest
 from stoker.client.finding import Address
-
-_BEGIN = "-----BEGIN CERTIFICATE-----"
-_END = "-----END CERTIFICATE-----"
+from stoker.errors import StokerError
+from stoker.pinning import pinned
 
 Verify = bool | ssl.SSLContext
 
@@ -22,20 +21,12 @@ def verification(address: Address, verify: ssl.SSLContext | None) -> Verify:
         return False  # nothing to verify; reading all certificates there are takes a while
     if verify is not None:
         return verify
-    return True if address.certfile is None else pinned(Path(address.certfile))
-
-
-def pinned(certfile: Path) -> ssl.SSLContext:
-    """Trusts nobody but the bearer of the first certificate in the file, by whatever name it is called."""
+    if address.certfile is None:
+        return True
     try:
-        text = certfile.read_text()
-        first = text[text.index(_BEGIN) : text.index(_END) + len(_END)]
-        context = ssl.create_default_context(cadata=first)
-    except (OSError, ValueError) as error:  # an SSLError is an OSError
-        raise BadRequest(f"the certificate of the gateway, {certfile}, can't be used: {error}") from error
-    context.check_hostname = False
-    context.verify_flags = ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-    return context
+        return pinned(Path(address.certfile))
+    except StokerError as error:
+        raise BadRequest(str(error)) from error
 
 
 def tls_failure(error: BaseException | None) -> str | None:

@@ -1,0 +1,27 @@
+"""Trust in the gateway's own certificate, and in no other."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+from stoker.errors import StokerError
+
+_BEGIN = "-----BEGIN CERTIFICATE-----"
+_END = "-----END CERTIFICATE-----"
+
+
+def pinned(certfile: Path) -> ssl.SSLContext:
+    """Trusts nobody but the bearer of the first certificate in the file, by whatever name it is called.
+
+    Raises StokerError where the file is not to be used. Blocks.
+    """
+    try:
+        text = certfile.read_text()
+        first = text[text.index(_BEGIN) : text.index(_END) + len(_END)]
+        context = ssl.create_default_context(cadata=first)
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        raise StokerError(f"the certificate of the gateway, {certfile}, can't be used: {error}") from error
+    context.check_hostname = False
+    context.verify_flags = ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    return context
