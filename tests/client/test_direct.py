@@ -29,7 +29,7 @@ def crew(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     folder = tmp_path_factory.mktemp("crew")
     settings = {"allow_commands_over_http": True, "policy": "round-robin"}
     with fleet(
-        folder, engine(replicas=2, restart_limit=100), env={"THEIR_KEY": "the-engines-key"}, **settings
+        folder, engine(replicas=2, restart_limit=100), env={"STOKER_ENGINE_KEY": "the-engines-key"}, **settings
     ) as program:
         program.wait_until_ready(2)
         yield program
@@ -98,7 +98,7 @@ def test_an_engine_that_wants_a_key_is_asked_by_the_gateway(crew: Program, clien
     started = client.start_engine("locked", runtime="command", command=MODEL, wait=True)
     url = started.base_url
     try:
-        client.register_engine("fake", url, engine_id="keyed", names=["closed"], api_key_env="THEIR_KEY", wait=True)
+        client.register_engine("fake", url, engine_id="keyed", names=["closed"], api_key_env="STOKER_ENGINE_KEY", wait=True)
     except BaseException:
         client.unregister_engine("locked", wait=True)
         raise
