@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import os
 import secrets
@@ -23,6 +22,7 @@ from stoker import __version__, accelerators, config, environments
 from stoker.accelerators import Accelerators
 from stoker.access_log import open_access_log
 from stoker.announcing import announced
+from stoker.collecting import brief_collections
 from stoker.config import parse_listen
 from stoker.core.addresses import HostRules
 from stoker.doors import check_address, open_desk
@@ -220,11 +220,10 @@ class Program:
                 lane = ProxyLane(data_plane.forwarder, self.settings.gateway, web, web.guard)
                 server = await doors.start(partial(serve, lane, [self.listener], data_plane, web.guard, tls=self.tls))
                 operations.start_configured(self.settings, recovered.kept, recovered.living)
-                gc.collect()
-                gc.freeze()  # what is there by now stays: no collection need look at it again
-                self._say_ready(doors)
-                self.serves = self.companion is None
-                await self.departure.wanted.wait()
+                with brief_collections(time.monotonic):
+                    self._say_ready(doors)
+                    self.serves = self.companion is None
+                    await self.departure.wanted.wait()
                 if self.departure.way is not Ending.RESTART:
                     self.notifier.stopping()
                 engines.start_soon(self.departure.hurry_when_told, supervisor, server.hurry)

@@ -19,7 +19,7 @@ WIRED = (
     | PARTS
     | BORDER
     | {"doors", "handing_over", "config", "observing", "operations", "web", "hookspecs", "plugins"}
-    | {"announcing", "ending", "listening", "recovering"}
+    | {"announcing", "collecting", "ending", "listening", "recovering"}
 )
 
 # What each part of stoker may import, besides itself. "stoker" is the package's own __init__.
@@ -51,6 +51,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "operations": INSIDE | PARTS | {"config", "returning"},
     "web": INSIDE | PARTS | BORDER,
     "listening": frozenset({"errors", "config"}),
+    "collecting": frozenset(),
     "announcing": GROUND | {"supervise"},
     "recovering": INSIDE | PARTS,
     "ending": INSIDE | PARTS | {"operations"},

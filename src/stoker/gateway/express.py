@@ -85,21 +85,21 @@ class Visit:
 
         A client that hangs up cancels what is done for it.
         """
-        with self._scope, suppress(OSError):  # of the client's connection: those of engines are UpstreamErrors
-            while await self._read_head():
-                head, length = self._head, self._length
-                if head is None:
-                    await self._channel.flush()
-                    return self._buffer
-                if not await self._serve(head, length):
-                    return None
-        if self._is_slow:
-            with suppress(OSError), trio.move_on_after(LINGER_SECONDS):
-                await self._refuse(too_slow(self._lane.settings.min_body_bytes_per_second), self._head)
-        elif self._is_cut_short:
-            with suppress(OSError), trio.move_on_after(LINGER_SECONDS):
-                await self._hang_up()
-        return None
+        try:
+            with self._scope, suppress(OSError):  # of the client's connection: those of engines are UpstreamErrors
+                while await self._read_head():
+                    head, length = self._head, self._length
+                    if head is None:
+                        await self._channel.flush()
+                        return self._buffer
+                    if not await self._serve(head, length):
+                        return None
+            if self._is_slow or self._is_cut_short:
+                with suppress(OSError), trio.move_on_after(LINGER_SECONDS):
+                    await (self._refuse(self._too_slow(), self._head) if self._is_slow else self._hang_up())
+            return None
+        finally:
+            self._sink.interrupt = _nothing  # else the two keep each other, until a collection of garbage
 
     def close_if_idle(self) -> None:
         """End it now if no request is under way, else after the answer.
@@ -230,6 +230,9 @@ class Visit:
         self._buffer = body[length:]
         return body[:length] if self._buffer else body
 
+    def _too_slow(self) -> Answer:
+        return too_slow(self._lane.settings.min_body_bytes_per_second)
+
     async def _refuse(self, answer: Answer, head: ExpressHead | None = None) -> Literal[False]:
         """Answer, and end the connection."""
         self.is_idle = False
@@ -254,6 +257,10 @@ class Visit:
                     await trio.sleep_forever()
                 await trio.lowlevel.checkpoint()
         return False
+
+
+def _nothing() -> None:
+    """There is nothing to interrupt any more."""
 
 
 _HEAD_TOO_LARGE = error(431, f"the head of the request is larger than {LONGEST_HEAD} bytes", code="head_too_large")

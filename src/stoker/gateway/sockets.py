@@ -152,7 +152,10 @@ class Channel:
             self._waiter = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._unpark)
             if self._failure is not None:
-                raise self._failure
+                try:
+                    raise self._failure
+                finally:
+                    self._failure = None  # its traceback leads here: that would be a circle
             if self._came is not None:
                 data, self._came = self._came, None
                 return data
@@ -314,6 +317,7 @@ class Channel:
         if self.socket.fileno() >= 0:
             if self._posted:
                 self.hub.write_out()
+            self.on_hang_up = None  # which may lead to whoever holds this
             self.hub.forget(self)
             trio.lowlevel.notify_closing(self.socket)
             self.socket.close()
