@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -12,8 +11,7 @@ from types import ModuleType
 import attrs
 import pytest
 
-from stoker import client, config, contracts, hookspecs
-from stoker.cli.run import run
+from stoker import client, contracts, hookspecs
 from stoker.core.states import TRANSITIONS, mermaid
 from stoker.gateway.paths import EXACT
 from stoker.model import EngineInfo
@@ -22,7 +20,6 @@ from stoker.web.app import skeleton
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/*.md")])
 TEST_COMMAND = "python3 -m pip install -e '.[test]' && python3 -m pytest"
-COMMAND = re.compile(r"(?:stoker\.pyz|--run|`stoker) ([a-z]+(?: [a-z]+)?)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -97,13 +94,6 @@ def test_every_part_of_a_contract_is_on_the_page_of_hooks(contract: type) -> Non
         assert part.startswith("_") or f"**`{part}" in section, f"{contract.__name__}.{part} is not documented"
 
 
-def test_every_toml_example_of_a_configuration_is_one() -> None:
-    examples = [block for page in PAGES for block in blocks(page, "toml") if "[[engine]]" in block]
-    assert examples
-    for example in examples:
-        config.parse(example, "an example in the documents")
-
-
 # The README's commands
 
 
@@ -120,22 +110,6 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     taken = subprocess.run(["bash", "-c", taking], cwd=ROOT, capture_output=True, text=True, check=True)
     assert taken.stdout == TEST_COMMAND + "\n"
     assert 'bash -c "$test_command"' in script
-
-
-@pytest.fixture
-def _our_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands of the plugins of this repository are there, as they are in the built file."""
-    places = (str(project.parent) for project in sorted(ROOT.glob("plugins/*/pyproject.toml")))
-    monkeypatch.setenv("STOKER_PLUGIN_PATH", os.pathsep.join(places))
-
-
-@pytest.mark.usefixtures("_our_plugins")
-def test_every_command_in_the_documents_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = {tuple(words.split()) for page in PAGES for words in COMMAND.findall(page.read_text())}
-    assert {("demo",), ("sage",)} <= commands
-    for words in sorted(commands):
-        assert run([*words, "--help"]) == 0, f"stoker {' '.join(words)}: {capsys.readouterr().err}"
-        assert " ".join(words) in capsys.readouterr().out
 
 
 def test_every_endpoint_and_every_field_of_an_engine_is_on_the_http_page() -> None:
