@@ -98,7 +98,9 @@ def test_an_engine_that_wants_a_key_is_asked_by_the_gateway(crew: Program, clien
     started = client.start_engine("locked", runtime="command", command=MODEL, wait=True)
     url = started.base_url
     try:
-        client.register_engine("fake", url, engine_id="keyed", names=["closed"], api_key_env="STOKER_ENGINE_KEY", wait=True)
+        client.register_engine(
+            "fake", url, engine_id="keyed", names=["closed"], api_key_env="STOKER_ENGINE_KEY", wait=True
+        )
     except BaseException:
         client.unregister_engine("locked", wait=True)
         raise

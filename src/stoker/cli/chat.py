@@ -18,7 +18,7 @@ from stoker.cli.chatting.screen import Screen
 from stoker.cli.chatting.typed import completions
 from stoker.cli.completing import completing
 from stoker.cli.finding import find_gateway
-from stoker.cli.pages import console
+from stoker.cli.terminal import console
 from stoker.errors import ConfigError, Mistake
 from stoker.home import Home
 

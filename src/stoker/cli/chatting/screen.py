@@ -10,7 +10,7 @@ import attrs
 from stoker.cli.chatting.conversation import Ending
 from stoker.cli.chatting.hearing import Heard
 from stoker.cli.chatting.plain_text import harmless, one_line
-from stoker.cli.pages import console
+from stoker.cli.terminal import console
 
 DIM, BOLD, NORMAL = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 
