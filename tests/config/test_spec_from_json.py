@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
+import jsonschema_rs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from stoker.config import spec_from_json
+from stoker.config import spec_from_json, spec_schema
+from stoker.config.rules import OLDER
 from stoker.errors import ConfigError
 from stoker.model import EngineSpec
 
@@ -104,3 +109,39 @@ def test_a_policy_has_to_be_one_of_those_there_are() -> None:
     assert spec_from_json({"model": "m", "policy": "a"}, "request", policies=["a"]).policy == "a"
     with pytest.raises(ConfigError, match=r"policy: there is no policy 'new'; there are: a, b"):
         spec_from_json({"model": "m", "policy": "new"}, "request", policies=["a", "b"])
+
+
+# The schema of what is sent
+
+SCHEMA = jsonschema_rs.Draft202012Validator(spec_schema())
+KEYS = [*(field.name for field in attrs.fields(EngineSpec)), *OLDER, "use_gpu", "required_memory_gb"]
+TEXTS = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=8)
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-1, 5),
+    st.floats(0, 5),
+    TEXTS,
+    st.lists(TEXTS, max_size=2),
+    st.dictionaries(TEXTS, TEXTS, max_size=2),
+)
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=3), st.sampled_from(["model", "model_id"]))
+def test_whatever_is_understood_is_as_the_schema_says(others: dict[str, Any], model: str) -> None:
+    sent = {**others, model: "m"}
+    try:
+        spec_from_json(sent, "request")
+    except ConfigError:
+        return
+    SCHEMA.validate(sent)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_schema_knows_every_name(key: str) -> None:
+    assert SCHEMA.is_valid({"model": "m", "model_id": "m", key: None})
+
+
+def test_what_has_no_model_is_not_as_the_schema_says() -> None:
+    assert not SCHEMA.is_valid({"runtime": "vllm"})
+    assert not SCHEMA.is_valid({"model": "m", "modle": "m"})

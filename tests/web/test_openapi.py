@@ -8,16 +8,20 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import attrs
 import jsonschema_rs
 import pytest
+from quart import Blueprint
 from tests.web.conftest import World
 
 from stoker.config import spec_schema
 from stoker.gateway.paths import EXACT, FOLDERS, is_proxied
+from stoker.model import EngineState
 from stoker.web.app import skeleton
 from stoker.web.openapi.document import document, path_of
 from stoker.web.openapi.for_clients import FOR_CLIENTS
 from stoker.web.openapi.for_managers import for_managers
+from stoker.web.openapi.schemas import Schemas, taken
 
 APP = skeleton()
 DOCUMENT = document(APP, spec_schema())
@@ -117,6 +121,74 @@ def test_every_schema_is_one_and_refers_to_what_there_is() -> None:
     components = DOCUMENT["components"]
     for schema in [*schemas_in(DOCUMENT["paths"]), *components["schemas"].values()]:
         jsonschema_rs.Draft202012Validator({**schema, "components": components})
+
+
+# Of records and hints
+
+
+@attrs.frozen
+class Leaf:
+    """A ``leaf``."""
+
+    size: int
+    name: str | None = None
+
+
+@attrs.frozen
+class Tree:
+    """A tree."""
+
+    leaves: tuple[Leaf, ...]
+    about: Mapping[str, Any]
+    state: EngineState
+
+
+def test_a_record_is_a_component_that_others_refer_to() -> None:
+    schemas = Schemas()
+    assert schemas.of(Tree) == {"$ref": "#/components/schemas/Tree"}
+    tree, leaf = schemas.components["Tree"], schemas.components["Leaf"]
+    assert tree["properties"]["leaves"] == {"type": "array", "items": {"$ref": "#/components/schemas/Leaf"}}
+    assert tree["properties"]["about"] == {"type": "object", "additionalProperties": True}
+    assert leaf["description"] == "A `leaf`."
+    assert leaf["required"] == ["size", "name"]
+    assert schemas.components["EngineState"]["enum"] == list(EngineState)
+
+
+def test_what_is_taken_may_lack_what_has_a_default() -> None:
+    schema = Schemas().of(taken(Leaf))
+    assert schema["required"] == ["size"]
+    assert {"type": "null"} in schema["properties"]["name"]["anyOf"]
+
+
+def test_what_can_not_be_said_fails() -> None:
+    with pytest.raises(TypeError, match="has no JSON Schema"):
+        Schemas().of(Iterator[int])
+    schemas = Schemas({Tree: "Leaf"})
+    schemas.of(Leaf)
+    with pytest.raises(TypeError, match="both called Leaf"):
+        schemas.of(Tree)
+
+
+# Of plugins, and as it is served
+
+
+async def paint(colour: str, coats: int) -> str:
+    """Paint it ``twice``.
+
+    It dries by itself.
+    """
+    return f"{colour} {coats}"
+
+
+def test_the_paths_of_plugins_are_in_it_too() -> None:
+    app = skeleton()
+    blueprint = Blueprint("paint", __name__)
+    blueprint.add_url_rule("/paint/<colour>/<int:coats>", view_func=paint, methods=["PUT"])
+    app.register_blueprint(blueprint)
+    described = document(app, spec_schema())["paths"]["/paint/{colour}/{coats}"]["put"]
+    assert described["summary"] == "Paint it `twice`."
+    assert described["description"] == "It dries by itself."
+    assert [each["schema"]["type"] for each in described["parameters"]] == ["string", "integer"]
 
 
 async def test_the_document_is_served_to_whoever_asks(world: World) -> None:

@@ -23,7 +23,7 @@ from stoker.web.wire import JSON
 
 _PART = re.compile(r"<(?:(?P<kind>[^:<>]+):)?(?P<name>[^<>]+)>")
 _LABEL = re.compile(r"^`[A-Z]+ [^`]*`: ")
-_KINDS = {"int": {"type": "integer"}, "float": {"type": "number"}}
+_KINDS = {"int": {"type": "integer", "minimum": 0}, "float": {"type": "number"}}
 _NOT_SHOWN = frozenset({"HEAD", "OPTIONS"})
 _ALWAYS = (400, 403)  # a Host or an Origin that is not this gateway's
 _OF_BODIES = (408, 413)
@@ -79,7 +79,7 @@ def _entry(app: Quart, rule: Rule, method: str, operation: Operation | None, sch
     entry: dict[str, Any] = {
         "operationId": f"{blueprint or 'app'}_{name}" + ("" if one else f"_{method.lower()}"),
         "tags": [blueprint or "app"],
-        "summary": _sentence(summary),
+        "summary": _sentence(summary) or name,
         "security": _security(path_of(rule), method),
         "parameters": [*_in_path(rule), *_in_query(operation, schemas)],
     }
@@ -165,30 +165,28 @@ def _about(status: int) -> dict[str, Any]:
 
 def _proxied(schemas: Schemas) -> Iterator[tuple[str, dict[str, Any]]]:
     """The paths that go to engines, which say themselves what they take and answer."""
-    for path in (*EXACT, *(f"{folder}{{rest}}" for folder in FOLDERS)):
-        has_forms = path not in EXACT
+    for path in sorted(EXACT):
+        yield path, {"post": _to_an_engine(path, [JSON], schemas)}
+    for folder in FOLDERS:
         rest = {"name": "rest", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-        body = {**schemas.of({"model": str, "session_id": optional(str)}), "additionalProperties": True}
-        answer = {"content": {JSON: {"schema": {}}, _EVENTS: {"schema": {"type": "string"}}}}
-        yield (
-            path,
-            {
-                "post": {
-                    "operationId": "engines" + re.sub(r"\W+", "_", path).rstrip("_"),
-                    "tags": ["engines"],
-                    "summary": "To an engine of the model that the body names.",
-                    "description": "Body and answer are the engine's: see its own documentation of this path.",
-                    "security": [{}, *_with_scopes(["inference"])],
-                    "parameters": [rest] if has_forms else [],
-                    "requestBody": {
-                        "required": True,
-                        "content": {media: {"schema": body} for media in ([JSON, _FORMS] if has_forms else [JSON])},
-                    },
-                    "responses": {
-                        "200": {**_about(200), **answer},
-                        **{str(status): {**_about(status), **_error()} for status in _PROXIED_ERRORS},
-                        "default": {"description": "What the engine answers."},
-                    },
-                }
-            },
-        )
+        entry = _to_an_engine(folder, [JSON, _FORMS], schemas)
+        yield f"{folder}{{rest}}", {"post": {**entry, "parameters": [rest]}}
+
+
+def _to_an_engine(path: str, taken: Sequence[str], schemas: Schemas) -> dict[str, Any]:
+    body = {**schemas.of({"model": str, "session_id": optional(str)}), "additionalProperties": True}
+    answer = {"content": {JSON: {"schema": {}}, _EVENTS: {"schema": {"type": "string"}}}}
+    return {
+        "operationId": "engines" + re.sub(r"\W+", "_", path).rstrip("_"),
+        "tags": ["engines"],
+        "summary": "To an engine of the model that the body names.",
+        "description": "Body and answer are the engine's: see its own documentation of this path.",
+        "security": [{}, *_with_scopes(["inference"])],
+        "parameters": [],
+        "requestBody": {"required": True, "content": {media: {"schema": body} for media in taken}},
+        "responses": {
+            "200": {**_about(200), **answer},
+            **{str(status): {**_about(status), **_error()} for status in _PROXIED_ERRORS},
+            "default": {"description": "What the engine answers."},
+        },
+    }

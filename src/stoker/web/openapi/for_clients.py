@@ -13,7 +13,6 @@ from stoker.web.openapi.schemas import Either, Many, May, one_of, optional, said
 from stoker.web.session_orders import EXPORT, LONGEST_TITLE, MOST_DAYS
 from stoker.web.sessions import LAST_PLACE, MOST, USUAL
 
-_MESSAGE = {"role": str}
 _SESSION = {"object": one_of("session"), **sent(Session)}
 _ABOUT = sent(Kept, besides=("message",))
 _TITLE = said(str, maxLength=LONGEST_TITLE)
@@ -73,7 +72,7 @@ FOR_CLIENTS: Mapping[str, Operation] = MappingProxyType(
             body=ANYTHING,
         ),
         "sessions.messages": Operation(
-            answers={200: page({**_MESSAGE, **_ABOUT})},
+            answers={200: page(said({"role": str, **_ABOUT}, additionalProperties=True))},
             errors=_NO_STATE,
             query={
                 "limit": _LIMIT,
@@ -82,6 +81,7 @@ FOR_CLIENTS: Mapping[str, Operation] = MappingProxyType(
         ),
         "sessions.export": Operation(answers={200: _EXPORTED}, errors=_NO_STATE),
         "sessions.clear": Operation(answers={200: _SESSION}, errors=_NO_STATE, body=ANYTHING),
+        "sessions.retract": Operation(answers={200: _SESSION}, errors=_NO_STATE, body=ANYTHING),
         "sessions.rename": Operation(
             answers={200: _SESSION}, errors=_NO_STATE, body={"title": _TITLE}, needs_body=True
         ),

@@ -135,7 +135,7 @@ _WHOLE: Mapping[str, Operation] = MappingProxyType(
             "backends": Operation(answers={200: listing(_BACKEND)}),
             "gpu": Operation(answers={200: GpuReport}),
             "gpu_ledger": Operation(answers={200: listing(ledger.Entry)}),
-            "status": Operation(answers={200: _STATUS}),
+            "status": Operation(answers={200: said(_STATUS, additionalProperties=True)}),
             "events": Operation(answers={200: str}, media=("text/event-stream",)),
             "reload": Operation(answers={200: Difference}, errors=[409], body=ANYTHING),
             "strays": Operation(answers={200: listing(Stray)}),

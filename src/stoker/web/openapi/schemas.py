@@ -90,14 +90,15 @@ _LISTS = (tuple, list, frozenset, collections.abc.Sequence)
 class Schemas:
     """The schemas of one document. A record, or an enum, is one of its ``components``, and referred to elsewhere.
 
-    ``names`` are for records whose class has the name of another one.
+    ``names`` are for records whose class has the name of another one's.
     """
 
     names: Mapping[type, str] = attrs.field(factory=dict)
     components: dict[str, dict[str, Any]] = attrs.field(factory=dict)
+    _kinds: dict[str, type] = attrs.field(factory=dict)
 
     def of(self, shape: Shape) -> dict[str, Any]:
-        """The schema of ``shape``. Raises TypeError for a hint that has none."""
+        """The schema of ``shape``. Raises TypeError for a hint that has none, and for a second record of one name."""
         match shape:
             case Mapping():
                 return self._object(shape)
@@ -136,6 +137,8 @@ class Schemas:
 
     def _component(self, kind: type) -> dict[str, Any]:
         name = self.names.get(kind, kind.__name__)
+        if self._kinds.setdefault(name, kind) is not kind:
+            raise TypeError(f"{kind!r} and {self._kinds[name]!r} are both called {name}")
         if name not in self.components:
             self.components[name] = {}  # a record may hold others of its kind
             about = {"description": prose(kind)}
@@ -163,4 +166,5 @@ def taken(record: type) -> dict[str, Shape]:
 
 def prose(thing: object) -> str:
     """A docstring as Markdown."""
-    return inspect.cleandoc(getattr(thing, "__doc__", None) or "").replace("``", "`")
+    text = getattr(thing, "__doc__", None)  # a plugin's may be anything
+    return inspect.cleandoc(text).replace("``", "`") if isinstance(text, str) else ""
