@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 import jsonschema_rs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.config import spec_from_json, spec_schema
@@ -127,6 +127,7 @@ VALUES = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=3), st.sampled_from(["model", "model_id"]))
 def test_whatever_is_understood_is_as_the_schema_says(others: dict[str, Any], model: str) -> None:
     sent = {**others, model: "m"}

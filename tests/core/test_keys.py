@@ -64,7 +64,7 @@ def test_what_makes_no_sense_is_named(field: str, value: object) -> None:
 
 
 def test_every_mistake_is_named_at_once() -> None:
-    assert set(mistakes_of({"scopes": [], "colour": "red"})) == {"name", "scopes", "colour"}
+    assert set(mistakes_of({"scopes": [], "colour": "red", "size": None})) == {"name", "scopes", "colour", "size"}
 
 
 def test_the_id_of_a_key_stands_in_its_text() -> None:

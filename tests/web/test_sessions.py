@@ -180,6 +180,9 @@ async def test_cleaning_up_takes_what_was_silent_for_long(world: World) -> None:
     ("path", "body", "says"),
     [
         ("", {"titel": "x"}, "titel"),
+        ("", {"titel": None}, "titel"),
+        ("/import", {"titel": None}, "titel"),
+        ("/cleanup", {"older_than_days": 0, "older": None}, "older"),
         ("", {"title": 7}, "title"),
         ("", {"title": "x" * 201}, "title"),
         ("", {"metadata": []}, "metadata"),

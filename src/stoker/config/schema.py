@@ -78,7 +78,8 @@ def spec_schema() -> dict[str, Any]:
     }
     del engine["required"]
     either = [{"required": ["model"]}, {"required": ["model_id"]}]
-    return {**engine, "properties": properties, "anyOf": either}
+    no_more = {"type": "null"}  # what older clients leave empty may be something that there is no more
+    return {**engine, "properties": properties, "additionalProperties": no_more, "anyOf": either}
 
 
 def _or_null(setting: Mapping[str, Any]) -> dict[str, Any]:

@@ -97,8 +97,8 @@ def digest_of(text: str) -> bytes:
 
 def key_order(body: Mapping[str, Any], source: str) -> KeyOrder:
     """The order that ``body``, from JSON, is; null means "not given". Raises ConfigError with every mistake."""
-    given = {key: value for key, value in body.items() if value is not None}
     known = [field.name for field in attrs.fields(KeyOrder)]
+    given = {key: value for key, value in body.items() if value is not None or key not in known}
     mistakes = [Mistake(key, f"is not known here; there are: {', '.join(known)}") for key in given if key not in known]
     mistakes += _mistakes(given)
     if mistakes:

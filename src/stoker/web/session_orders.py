@@ -29,14 +29,14 @@ _LATEST = 253402300799.0  # the last second of the year 9999
 
 def session_order(body: Mapping[str, Any], owner: str, now: float) -> Session:
     """The session that somebody wants to begin. null means "not given". Raises ConfigError."""
-    given = _given(body)
+    given = _given(body, tuple(_RULES))
     _check(_mistakes(given, tuple(_RULES)))
     return _session(given, new_id(), owner, now, now)
 
 
 def title_order(body: Mapping[str, Any]) -> str:
     """The title that somebody wants a session to have. Raises ConfigError."""
-    given = _given(body)
+    given = _given(body, ("title",))
     missing = [] if "title" in given else [Mistake("title", "is missing; it is the new title, a text")]
     _check([*missing, *_mistakes(given, ("title",))])
     return _one_line(given["title"])
@@ -44,7 +44,7 @@ def title_order(body: Mapping[str, Any]) -> str:
 
 def cleanup_order(body: Mapping[str, Any], usual_days: float | None) -> float:
     """After how many days of silence sessions are to go: ``usual_days`` if nothing is said. Raises ConfigError."""
-    given = _given(body)
+    given = _given(body, ("older_than_days",))
     mistakes = _unknown(given, ("older_than_days",))
     days: Any = given.get("older_than_days", usual_days)
     if not _is_number(days, MOST_DAYS):
@@ -58,8 +58,9 @@ def imported(document: Mapping[str, Any], owner: str, now: float) -> tuple[Sessi
 
     ``messages`` may also be those of a chat request, as other programs keep them.
     """
-    given = _given(document)
-    mistakes = _mistakes(given, (*_OF_AN_EXPORT, *_RULES))
+    known = (*_OF_AN_EXPORT, *_RULES)
+    given = _given(document, known)
+    mistakes = _mistakes(given, known)
     if given.get("object", EXPORT) != EXPORT or given.get("version", VERSION) != VERSION:
         mistakes.append(Mistake("version", f"is of an export that this Stoker does not know; it knows {VERSION}"))
     if "session_id" in given and not (isinstance(given["session_id"], str) and _ID.fullmatch(given["session_id"])):
@@ -173,8 +174,9 @@ def _check(mistakes: Sequence[Mistake]) -> None:
         raise ConfigError("the request", mistakes)
 
 
-def _given(body: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in body.items() if value is not None}
+def _given(body: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
+    """Without what is null; what nobody knows stays, and is a mistake."""
+    return {name: value for name, value in body.items() if value is not None or name not in known}
 
 
 def _is_message(value: object) -> bool:
