@@ -30,6 +30,7 @@ NEVER_TYPED: Mapping[str, str] = {
     r"docs/how-to/write-a-plugin\.md .*": "tests/meta/test_write_a_plugin.py follows that page from its beginning",
     r"plugins/stoker-sage/README\.md (sage|curl|python) .*": "tests/e2e/test_sage.py walks through it",
     r"docs/how-to/run-vllm\.md stoker engine (adapter|sleep|wake) .*": "vLLM: tests/engines/test_vllm_features.py",
+    r"docs/how-to/chat-in-a-terminal\.md stoker chat qwen( --\S*session .*)?": "takes a terminal: tests/cli/chatting",
     r".* --run demo": "fetches models: tests/e2e/test_one_file.py runs it",
     r".*stoker engine start smollm2 --runtime embedded": "computes for long: tests/e2e/test_sage.py starts it",
     r".*(--run|stoker\.pyz) up( .*)?": "stays in the foreground: it is what all of this is typed against",
@@ -115,6 +116,8 @@ def reader(pyz: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Read
         script.chmod(0o755)
     file = folder / "stoker.toml"
     file.write_text(configuration())
+    for words in (["init", "--quiet"], ["add", "--intent-to-add", file.name]):  # so that there is a `git diff`
+        subprocess.run(["git", *words], cwd=folder, check=True)
     with running(pyz, Home(folder / "home"), "up", "-c", str(file)) as gateway:
         gateway.wait_until_ready(2)
         begun = loopback.post(f"{gateway.url}/sessions", json={}, timeout=SECONDS).json()

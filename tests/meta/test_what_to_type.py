@@ -26,6 +26,7 @@ WRITE_A_PLUGIN = ROOT / "docs" / "how-to" / "write-a-plugin.md"  # test_write_a_
 CLI_PAGE = ROOT / "docs" / "reference" / "cli.md"
 SPAN = re.compile(r"`((?:[^`]*(?:stoker\.pyz|--run) |stoker )[^`]+)`")
 OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
+OWN_OPTIONS = r"(?:\n\n\| option \| meaning \|(?:\n\|.*)*)?"
 SAID_ONCE = frozenset({"--plugin-path", "--strict"})  # of all commands that load plugins together
 EVERYWHERE = frozenset({"--help", "-h", "--version", "-V"})
 
@@ -36,9 +37,9 @@ def where(block: Block) -> str:
 
 @pytest.fixture
 def _a_home_with_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new home, and the plugins of this repository, as the built file has them."""
-    places = (str(project.parent) for project in sorted(ROOT.glob("plugins/*/pyproject.toml")))
-    monkeypatch.setenv("STOKER_PLUGIN_PATH", os.pathsep.join(places))
+    """A new home, and all plugins of this repository."""
+    places = [*sorted(ROOT.glob("plugins/stoker-*")), *sorted(ROOT.glob("examples/plugins/stoker-*"))]
+    monkeypatch.setenv("STOKER_PLUGIN_PATH", os.pathsep.join(map(str, places)))
     monkeypatch.setenv("STOKER_HOME", str(tmp_path / "home"))
 
 
@@ -127,9 +128,9 @@ def test_every_command_in_running_text_is_one_and_has_the_options_it_is_named_wi
 
 
 def told_of(command: Sequence[str]) -> str:
-    """What the page says of a command: its row, or the paragraph that begins with it, and the options of engines."""
+    """What the page says of a command: its row, or the paragraph that begins with it, and its options."""
     text, path = CLI_PAGE.read_text(), " ".join(command)
-    told = re.findall(rf"^(?:\| )?`stoker {path}[ `].*(?:\n(?!\n|\|).*)*", text, re.MULTILINE)
+    told = re.findall(rf"^(?:\| )?`stoker {path}[ `].*(?:\n(?!\n|\|).*)*{OWN_OPTIONS}", text, re.MULTILINE)
     assert told, f"stoker {path} is not on the page"
     if command[0] == "engine":
         told += re.findall(rf"^\| `-.*\| (?:.*, )?{command[-1]}(?:,.*)? \|.*$", text, re.MULTILINE)
