@@ -10,7 +10,9 @@ from pathlib import Path
 import attrs
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/*.md")])
+PAGES = sorted(
+    page for places in ("*.md", "docs/**/*.md", "plugins/*/*.md", "examples/**/*.md") for page in ROOT.glob(places)
+)
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TYPED = frozenset({"sh", "console"})

@@ -16,9 +16,8 @@ from stoker.core.states import TRANSITIONS, mermaid
 from stoker.gateway.paths import EXACT
 from stoker.model import EngineInfo
 from stoker.web.app import skeleton
+from tests.pages import FENCE, PAGES, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/*.md")])
 TEST_COMMAND = "python3 -m pip install -e '.[test]' && python3 -m pytest"
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -63,10 +62,28 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not missing
 
 
+def heading_ids(page: Path) -> set[str]:
+    """What can stand behind the ``#`` of a link to a page, as those who show Markdown make it of headings."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_a_part_of_a_page_lead_there(page: Path) -> None:
+    parts = [target.split("#") for target in LINK.findall(page.read_text()) if "#" in target and "://" not in target]
+    missing = [
+        f"{target}#{part}"
+        for target, part in parts
+        if part not in heading_ids((page.parent / target).resolve() if target else page)
+    ]
+    assert not missing
+
+
 def test_the_index_leads_to_every_page() -> None:
     index = ROOT / "docs" / "index.md"
     linked = {(index.parent / target).resolve() for target in LINK.findall(index.read_text())}
-    assert set(ROOT.glob("docs/**/*.md")) - {index} <= linked
+    pages = {*ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/README.md"), *ROOT.glob("examples/**/README.md")}
+    assert pages - {index} <= linked
 
 
 def test_every_public_name_of_the_client_is_documented() -> None:
