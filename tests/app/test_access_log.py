@@ -14,26 +14,13 @@ import pytest
 from stoker.access_log import open_access_log
 from stoker.errors import StokerError
 from stoker.log_formats import FIELDS, JsonFormatter, TextFormatter
-from stoker.model import RequestRecord
 from stoker.observing import Observers
+from stoker.testing.records import request_record
 
-RECORD = RequestRecord(
-    request_id="r-1",
-    path="/v1/chat/completions",
-    asked="qwen",
-    model="Qwen/Qwen2.5-0.5B-Instruct",
-    engine_id="qwen-1",
-    status=200,
-    stream=True,
-    began_at=1000.0,
+RECORD = request_record(
     duration_seconds=0.34567891,
     waited_seconds=0.0,
     first_byte_seconds=0.0123456,
-    attempts=1,
-    received_bytes=10,
-    sent_bytes=20,
-    prompt_tokens=7,
-    completion_tokens=3,
     trace_id="ab" * 16,
     caller="key k1",
 )

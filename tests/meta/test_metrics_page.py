@@ -18,39 +18,14 @@ from stoker.gateway.measures import (
     Measures,
 )
 from stoker.gateway.usage import Usage
-from stoker.model import NOTHING, EngineInfo, EngineLoad, EngineState, Origin
+from stoker.model import EngineLoad
+from stoker.testing.records import engine_info
 from stoker.web.families import ObserverState, Page, PolicyState
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "metrics.md").read_text()
 ROW = re.compile(r"^\| `(\w+)` \| (counter|gauge|histogram) \| ([^|]*)\| \S.*\|$", re.MULTILINE)
 
-ENGINE = EngineInfo(
-    engine_id="m-1",
-    model="m",
-    names=("m",),
-    runtime="vllm",
-    kind="llm",
-    origin=Origin.MANAGED,
-    state=EngineState.READY,
-    reason="",
-    host="127.0.0.1",
-    port=9000,
-    base_url="http://127.0.0.1:9000",
-    pid=1,
-    gpus=(),
-    created_at=1.0,
-    ready_at=2.0,
-    last_heartbeat=3.0,
-    consecutive_failures=0,
-    restarts=0,
-    restart_at=None,
-    active_requests=1,
-    max_concurrency=8,
-    last_error=None,
-    last_exit=None,
-    metadata=NOTHING,
-    load=EngineLoad(kv_cache_used=0.5),
-)
+ENGINE = engine_info(engine_id="m-1", model="m", max_concurrency=8, load=EngineLoad(kv_cache_used=0.5))
 
 
 def one_of_everything() -> Page:

@@ -12,6 +12,7 @@ import trio
 
 from stoker.model import RequestRecord
 from stoker.observing import MOST_QUEUED, Listener, Observers
+from stoker.testing.records import request_record
 
 SECONDS = 20.0
 
@@ -32,22 +33,7 @@ class Played:
 
 
 def record(request_id: str) -> RequestRecord:
-    return RequestRecord(
-        request_id=request_id,
-        path="/v1/chat/completions",
-        asked="m",
-        model="m",
-        engine_id="m-1",
-        status=200,
-        stream=False,
-        began_at=0.0,
-        duration_seconds=0.1,
-        waited_seconds=0.0,
-        first_byte_seconds=0.1,
-        attempts=1,
-        received_bytes=1,
-        sent_bytes=1,
-    )
+    return request_record(request_id=request_id)
 
 
 async def test_everything_is_told_in_order_before_the_end() -> None:

@@ -11,7 +11,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanKind, StatusCode
 
-from stoker.model import NOTHING, EngineInfo, EngineState, Origin, RequestRecord
+from stoker.model import EngineInfo, RequestRecord
+from stoker.testing.records import engine_info, request_record
 from stoker_otel import Observer
 from stoker_otel.observer import is_wanted
 from stoker_otel.sending import Sender
@@ -20,55 +21,8 @@ TRACE_ID, SPAN_ID, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b716920333
 SECONDS = 20.0
 HERE = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
 
-RECORD = RequestRecord(
-    request_id="r-1",
-    path="/v1/chat/completions",
-    asked="qwen",
-    model="Qwen/Qwen2.5-0.5B-Instruct",
-    engine_id="qwen-1",
-    status=200,
-    stream=True,
-    began_at=1000.0,
-    duration_seconds=2.0,
-    waited_seconds=0.5,
-    first_byte_seconds=0.75,
-    attempts=1,
-    received_bytes=10,
-    sent_bytes=20,
-    prompt_tokens=7,
-    completion_tokens=3,
-    trace_id=TRACE_ID,
-    span_id=SPAN_ID,
-    parent_span_id=PARENT,
-    sampled=True,
-    tracestate="a=b,c=d",
-)
-ENGINE = EngineInfo(
-    engine_id="qwen-1",
-    model="Qwen/Qwen2.5-0.5B-Instruct",
-    names=("qwen",),
-    runtime="vllm",
-    kind="llm",
-    origin=Origin.MANAGED,
-    state=EngineState.READY,
-    reason="",
-    host="127.0.0.1",
-    port=9000,
-    base_url="http://127.0.0.1:9000",
-    pid=1,
-    gpus=(),
-    created_at=1.0,
-    ready_at=2.0,
-    last_heartbeat=3.0,
-    consecutive_failures=0,
-    restarts=0,
-    restart_at=None,
-    active_requests=0,
-    max_concurrency=None,
-    last_error=None,
-    last_exit=None,
-    metadata=NOTHING,
-)
+RECORD = request_record(trace_id=TRACE_ID, span_id=SPAN_ID, parent_span_id=PARENT, sampled=True, tracestate="a=b,c=d")
+ENGINE = engine_info()
 
 
 @attrs.define(eq=False)

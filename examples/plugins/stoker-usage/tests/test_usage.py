@@ -1,28 +1,12 @@
 from __future__ import annotations
 
 from stoker.model import RequestRecord
+from stoker.testing.records import request_record
 from stoker_usage import Usage
 
 
 def record(model: str, prompt_tokens: int | None, completion_tokens: int | None) -> RequestRecord:
-    return RequestRecord(
-        request_id="1",
-        path="/v1/chat/completions",
-        asked=model,
-        model=model,
-        engine_id=f"{model}-1",
-        status=200,
-        stream=False,
-        began_at=0.0,
-        duration_seconds=0.1,
-        waited_seconds=0.0,
-        first_byte_seconds=0.1,
-        attempts=1,
-        received_bytes=0,
-        sent_bytes=0,
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion_tokens,
-    )
+    return request_record(model=model, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
 
 
 def test_the_plugin_provides_an_observer_a_page_and_a_command() -> None:
