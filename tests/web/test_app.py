@@ -113,6 +113,30 @@ async def test_a_body_over_the_limit_is_refused(world: World) -> None:
     assert not world.supervisor.infos()
 
 
+@pytest.mark.parametrize("framing", ["Content-Length: 200000000", "Transfer-Encoding: chunked"])
+async def test_no_more_of_it_is_read_however_long_the_refusal_takes(
+    world: World, monkeypatch: pytest.MonkeyPatch, framing: str
+) -> None:
+    """While the audit trail was written, as long as a busy machine took for that, the rest of the body was read."""
+    written = trio.Event()
+
+    async def write_slowly(*_: object) -> None:
+        await written.wait()
+
+    monkeypatch.setattr(type(world.app.auditor), "note", write_slowly)
+    head = f"POST /v1/management{START} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {BEARER['Authorization']}\r\n"
+    piece = b"x" * 65536 if "Length" in framing else b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    sent = 0
+    async with await trio.open_tcp_stream("127.0.0.1", world.port) as stream:
+        await stream.send_all(f"{head}{framing}\r\n\r\n".encode())
+        with trio.move_on_after(1):  # as much as it would take to send all
+            while sent < 200_000_000:
+                await stream.send_all(piece)
+                sent += len(piece)
+        written.set()
+    assert sent < 2 * MOST_BODY_BYTES + 16_000_000, "what the system buffers on both sides, and no more"
+
+
 async def test_a_body_that_does_not_come_is_not_waited_for(world: World) -> None:
     world.app.config["BODY_TIMEOUT"] = 0.01
     head = f"POST /v1/management{START} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {BEARER['Authorization']}\r\n"

@@ -69,6 +69,27 @@ class Connection(TrioASGIHTTPConnection):
             response.headers["x-request-id"] = self.app.ids.of(find(self.scope["headers"], b"x-request-id")).decode()
             await self._send_response(send, response)
 
+    async def handle_messages(  # type: ignore[override]
+        self, nursery: trio.Nursery, request: CalledRequest, receive: ASGIReceiveCallable
+    ) -> None:
+        """Bring the request its body, and end it when the client leaves.
+
+        What comes of a body that is too large is left where it is: until it is refused, which may have to wait for the
+        audit trail, Quart would read on.
+        """
+        most = request.max_content_length or MOST_BODY_BYTES
+        size = request.content_length or 0  # what it says of itself; then what there is
+        if size <= most:
+            size = 0
+            while size <= most and (message := await receive())["type"] == "http.request":
+                size += len(message["body"])
+                request.body.append(message["body"])
+                if not message["more_body"]:
+                    request.body.set_complete()
+        if size > most:
+            await trio.sleep_forever()
+        nursery.cancel_scope.cancel()
+
     def _put_path_right(self) -> Answer | None:
         """A request target may be a whole URL, or nonsense such as ``?a``, at which Quart fails."""
         path = self.scope["path"]
