@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -46,16 +47,31 @@ def faults(program: Program, **changes: object) -> Iterator[None]:
         wait_for(program, state="READY")
 
 
+def _missing(request: bytes) -> int:
+    """How many bytes, at least, are still to come of it."""
+    head, end, body = request.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: (\d+)", head)
+    if not end:
+        return 1
+    return 0 if length is None else int(length[1]) - len(body)
+
+
 @contextlib.contextmanager
 def listener(answer: bytes) -> Iterator[str]:
-    """A server that says this, whatever it is asked, and its URL."""
+    """A server that says this, whatever it is asked, and its URL. It hears the client out, and ends each connection."""
+    answer = answer.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n", 1)
+
+    def hear_out(connection: socket.socket) -> None:
+        heard = b""
+        while (missing := _missing(heard)) and (data := connection.recv(min(missing, 65536))):
+            heard += data
 
     def serve() -> None:
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = server.accept()
                 with connection:
-                    connection.recv(65536)
+                    hear_out(connection)
                     connection.sendall(answer)
 
     with socket.create_server(("127.0.0.1", 0)) as server:

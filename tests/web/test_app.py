@@ -10,7 +10,7 @@ import pytest
 import trio
 from tests.web.conftest import BEARER, World, error_of
 
-from stoker.web.app import MOST_BODY_BYTES
+from stoker.web.doors import MOST_BODY_BYTES
 
 START = "/engines/start"
 

@@ -213,7 +213,8 @@ def test_whatever_is_sent_is_answered_as_it_is_described(
     def ask(case: AnyCase) -> None:
         tame(case)
         response = gateway.ask(case)
-        blank = not (response.request.body or b"").strip()  # no body, which may be right
+        body = response.request.body
+        blank = not body or (isinstance(body, bytes | str) and not body.strip())  # no body, which may be right
         if mode is GenerationMode.NEGATIVE and not blank:
             case.validate_response(response, checks=[checks.negative_data_rejection])
 

@@ -29,7 +29,7 @@ from stoker.store.audit import AuditTrail
 from stoker.web.allowing import Allowing
 from stoker.web.audit import CLIENT_GONE, AuditEndpoint, Auditor
 from stoker.web.control import Control, Operations
-from stoker.web.doors import MANAGEMENT, CalledRequest, require_caller
+from stoker.web.doors import MANAGEMENT, MOST_BODY_BYTES, CalledRequest, require_caller
 from stoker.web.engines import EngineEndpoints, ReadSpec
 from stoker.web.extensions import Hook, add_routes
 from stoker.web.guard import Guard
@@ -47,7 +47,6 @@ from stoker.web.wire import Wire, respond
 
 log = logging.getLogger("stoker.web")
 
-MOST_BODY_BYTES = 1024 * 1024
 BODY_SECONDS = 30
 KEEP_ALIVE_SECONDS = 15.0
 
@@ -77,7 +76,7 @@ class Connection(TrioASGIHTTPConnection):
         What comes of a body that is too large is left where it is: until it is refused, which may have to wait for the
         audit trail, Quart would read on.
         """
-        most = request.max_content_length or MOST_BODY_BYTES
+        most = request.most_body_bytes
         size = request.content_length or 0  # what it says of itself; then what there is
         if size <= most:
             size = 0
@@ -268,7 +267,7 @@ async def finish(response: Response) -> Response:
 async def answer_failure(failure: Exception) -> Response:
     """The answer to a request that failed. One that failed for no known reason is our own defect: logged, contained."""
     method, path = request.method, request.path
-    most_bytes = request.max_content_length or MOST_BODY_BYTES
+    most_bytes = request.most_body_bytes  # type: ignore[attr-defined]  # of the app's own class of requests
     answer = answer_to(failure, method=method, path=path, most_bytes=most_bytes)
     if answer is None:
         current_app.measures.contained_failures += 1  # type: ignore[attr-defined]

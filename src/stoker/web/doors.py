@@ -18,6 +18,7 @@ from stoker.web.problems import RequestError
 MANAGEMENT = "/v1/management"
 OPEN_TO_ALL = frozenset({"/health", "/ready", "/openapi.json"})
 FOR_CLIENTS_TOO = frozenset({f"{MANAGEMENT}/backends", f"{MANAGEMENT}/events"})
+MOST_BODY_BYTES = 1024 * 1024
 LONGER_BODIES: Mapping[str, int] = MappingProxyType({"/sessions/import": 64 * 1024 * 1024})
 """Paths that take more than the usual bytes, and how many."""
 
@@ -29,7 +30,7 @@ _MISSING = (
 
 
 class CalledRequest(TrioRequest):
-    """A request of which it is known who sent it, and what it is called in logs and in its answer."""
+    """A request of which it is known who sent it, what it is called in logs, and how large it may be."""
 
     caller: Caller | None = None
     request_id: str = ""
@@ -37,8 +38,8 @@ class CalledRequest(TrioRequest):
     def __init__(
         self, method: str, scheme: str, path: str, *rest: Any, max_content_length: int | None = None, **more: Any
     ) -> None:
-        longest = LONGER_BODIES.get(path, max_content_length)
-        super().__init__(method, scheme, path, *rest, max_content_length=longest, **more)
+        self.most_body_bytes = LONGER_BODIES.get(path, max_content_length or MOST_BODY_BYTES)
+        super().__init__(method, scheme, path, *rest, max_content_length=self.most_body_bytes, **more)
 
 
 def is_management(path: str) -> bool:
