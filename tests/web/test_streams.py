@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -49,10 +49,10 @@ class Listening:
 
 
 @asynccontextmanager
-async def listening(world: World, path: str = "/events") -> AsyncIterator[Listening]:
+async def listening(world: World, path: str = "/events", key: Mapping[str, str] = BEARER) -> AsyncIterator[Listening]:
     """Ask as a client of HTTP/1.0 does, so that the body comes without framing."""
     async with await trio.open_tcp_stream("127.0.0.1", world.port) as stream:
-        head = f"GET /v1/management{path} HTTP/1.0\r\nAuthorization: {BEARER['Authorization']}\r\n\r\n"
+        head = f"GET /v1/management{path} HTTP/1.0\r\nAuthorization: {key['Authorization']}\r\n\r\n"
         await stream.send_all(head.encode())
         listener = Listening(stream)
         with trio.fail_after(10):
@@ -190,3 +190,19 @@ async def test_the_log_of_an_engine_that_is_not_there_is_not_followed(world: Wor
     answer = await world.api.get("/engines/a/logs?follow=1")
     assert answer.status_code == 404
     assert error_of(answer)["code"] == "not_found"
+
+
+async def test_a_key_for_some_models_knows_of_their_engines_alone(world: World) -> None:
+    """It was told of all engines, and where they are, though it could ask for none but its own."""
+    key = await world.key(models=["mine", "mine-too"])
+    await world.start("mine")
+    await world.start("other")
+    listed = (await world.anyone.get("/v1/management/backends", headers=key)).json()["data"]
+    assert [each["engine_id"] for each in listed] == ["mine"]
+    async with listening(world, key=key) as events:
+        await events.until("\n\n")
+        await world.start("another")
+        await world.start("mine-too")
+        told = events_of(await events.until('"mine-too"'))
+        assert [each["engine_id"] for each in told[0][1]["engines"]] == ["mine"]
+        assert "other" not in events.text

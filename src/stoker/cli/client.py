@@ -149,7 +149,7 @@ class Client:
     def _token_remedy(self) -> str:
         if self.address.token is None:
             return "set STOKER_API_KEY to its admin token, or STOKER_HOME to its folder"
-        return "it belongs to another home: set STOKER_HOME or STOKER_API_KEY accordingly"
+        return "if it is of another home or gateway, set STOKER_HOME or STOKER_API_KEY accordingly"
 
     def _stranger(self) -> StokerError:
         return StokerError(

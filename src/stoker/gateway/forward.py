@@ -157,7 +157,8 @@ class Forwarder:
 
     async def _say_why(self, job: Job, sink: Sink) -> None:
         """The last words of a request that was cut short; not for long, as it is cancelled."""
-        message = "Stoker is shutting down, and the time for what was under way is over"
+        doing = self._table.closed_message or "Stoker is shutting down"
+        message = f"{doing}, and the time for what was under way is over"
         job.error = message
         with trio.move_on_after(LAST_WORDS_SECONDS, shield=True), suppress(OSError):
             if job.relay is not None and job.relay.started:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 
 import attrs
 from quart import Blueprint, Response, request
@@ -14,12 +15,19 @@ from stoker.gateway.routing import RoutingTable
 from stoker.model import EngineInfo, EngineState
 from stoker.settings import GatewaySettings
 from stoker.web.control import Control, Operations
+from stoker.web.doors import models_of
 from stoker.web.orders import flags
 from stoker.web.reading import read_object
 from stoker.web.streams import EventStream, OpenEnds
 from stoker.web.wire import Wire
 
 _EVENTS = "text/event-stream; charset=utf-8"
+
+
+def _may_know() -> Callable[[EngineInfo], bool]:
+    """Whether whoever asks may know of an engine: a key for certain models knows of theirs alone."""
+    visible = models_of(request)
+    return lambda info: visible is None or not visible.isdisjoint((info.model, *info.names))
 
 
 @attrs.frozen
@@ -50,7 +58,8 @@ class ManagementEndpoints:
 
     async def backends(self) -> Response:
         """``GET /backends``: where clients' requests may go."""
-        return self.wire.listing([self._backend(info) for info in self.control.infos() if info.base_url is not None])
+        known = filter(_may_know(), self.control.infos())
+        return self.wire.listing([self._backend(info) for info in known if info.base_url is not None])
 
     async def gpu(self) -> Response:
         """``GET /gpu``: the GPUs, or none and the reason."""
@@ -83,7 +92,7 @@ class ManagementEndpoints:
 
     async def events(self) -> Response:
         """``GET /events``: server-sent events, a snapshot and then every change of every engine."""
-        stream = EventStream(self.control, self.wire, self.ends, self.keep_alive_seconds)
+        stream = EventStream(self.control, self.wire, self.ends, self.keep_alive_seconds, _may_know())
         # Buffering proxies would keep events to themselves.
         return Response(stream, 200, {"x-accel-buffering": "no"}, content_type=_EVENTS)
 

@@ -48,7 +48,9 @@ def cleanup_order(body: Mapping[str, Any], usual_days: float | None) -> float:
     mistakes = _unknown(given, ("older_than_days",))
     days: Any = given.get("older_than_days", usual_days)
     if not _is_number(days, MOST_DAYS):
-        mistakes.append(Mistake("older_than_days", f"must say after how many days, a number from 0 to {MOST_DAYS:.0f}"))
+        unset = " (sessions.keep_days, which would say so, is not set)" if days is None else ""
+        message = f"must say after how many days, a number from 0 to {MOST_DAYS:.0f}{unset}"
+        mistakes.append(Mistake("older_than_days", message))
     _check(mistakes)
     return float(days)
 

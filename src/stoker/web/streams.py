@@ -14,6 +14,7 @@ import attrs
 import trio
 from quart.wrappers.response import ResponseBody
 
+from stoker.model import EngineInfo
 from stoker.web.control import Change, Control
 from stoker.web.wire import Wire
 
@@ -54,11 +55,20 @@ class EventStream(ResponseBody):
     """Server-sent events: one ``snapshot`` of all engines, then one ``engine`` for every change.
 
     It ends when ``ends`` says so, or its reader is too slow to be told everything; a client then connects again and
-    gets a snapshot again. While nothing happens, a comment keeps the connection from looking dead.
+    gets a snapshot again. While nothing happens, a comment keeps the connection from looking dead. Its reader hears of
+    the engines that it ``may_know`` alone.
     """
 
-    def __init__(self, control: Control, wire: Wire, ends: OpenEnds, keep_alive_seconds: float) -> None:
+    def __init__(
+        self,
+        control: Control,
+        wire: Wire,
+        ends: OpenEnds,
+        keep_alive_seconds: float,
+        may_know: Callable[[EngineInfo], bool],
+    ) -> None:
         self._control = control
+        self._may_know = may_know
         self._wire = wire
         self._ends = ends
         self._keep_alive_seconds = keep_alive_seconds
@@ -70,7 +80,7 @@ class EventStream(ResponseBody):
         # No checkpoint between the subscription and the snapshot, so that no change is lost between them or told twice.
         self._subscription = self._control.subscribe()
         self._changes = self._subscription.__enter__()
-        self._snapshot = self._event("snapshot", {"engines": self._control.infos()})
+        self._snapshot = self._event("snapshot", {"engines": [*filter(self._may_know, self._control.infos())]})
         return self
 
     async def __aexit__(
@@ -88,13 +98,16 @@ class EventStream(ResponseBody):
         return await self._ends.next(self._next_change, self._keep_alive_seconds) or _COMMENT
 
     async def _next_change(self) -> bytes:
-        try:
-            change = await self._changes.receive()
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
-        before, after = change.before, change.after
-        states = {"before": before and before.state, "after": after and after.state}
-        return self._event("engine", {**states, "engine": after or before})
+        while True:
+            try:
+                change = await self._changes.receive()
+            except trio.EndOfChannel:
+                raise StopAsyncIteration from None
+            before, after = change.before, change.after
+            engine = after or before
+            if engine is not None and self._may_know(engine):
+                states = {"before": before and before.state, "after": after and after.state}
+                return self._event("engine", {**states, "engine": engine})
 
     def _event(self, name: str, data: Mapping[str, object]) -> bytes:
         return b"event: %b\ndata: %b\n\n" % (name.encode(), self._wire.encode(data))
