@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_overloads
 
 import attrs
+from surfaces import commands, endpoints
 
 from stoker import client, hookspecs
 from stoker.builtin.policies import AtRandom, LeastLoad, PowerOfTwo, PrefixAffinity, RoundRobin, SessionAffinity
@@ -417,6 +418,29 @@ def _with_examples(thing: object) -> str:
     return fenced.rstrip()
 
 
+COMMANDS_PAGE = """\
+<!-- Drawn from the code by docs/generate.py. -->
+
+# Commands and options
+
+Every command, with all that can be given to it. [The command line](cli.md) says how they are used.
+
+{commands}"""
+
+ENDPOINTS_PAGE = """\
+<!-- Drawn from the code by docs/generate.py. -->
+
+# Endpoints
+
+Every path, its methods, and the statuses that it may answer with. [HTTP](http.md) says how they are used;
+`/openapi.json` of a running gateway has parameters, bodies and answers besides.
+
+| path | method | what | statuses |
+| --- | --- | --- | --- |
+{endpoints}
+"""
+
+
 def pages() -> Mapping[Path, str]:
     """Every generated page: where it stands, and what it should say."""
     configuration = CONFIGURATION.format(
@@ -431,6 +455,8 @@ def pages() -> Mapping[Path, str]:
         REFERENCE / "configuration.md": configuration,
         REFERENCE / "hooks.md": hooks(),
         REFERENCE / "client.md": client_page(),
+        REFERENCE / "commands.md": COMMANDS_PAGE.format(commands=commands()),
+        REFERENCE / "endpoints.md": ENDPOINTS_PAGE.format(endpoints=endpoints()),
         ROUTING: routing(ROUTING.read_text()),
     }
 
