@@ -1,4 +1,4 @@
-"""Trust in the gateway's own certificate, and in no other."""
+"""Trust in the gateway's own certificate, and in no other; and what is said where TLS fails."""
 
 from __future__ import annotations
 
@@ -25,3 +25,12 @@ def pinned(certfile: Path) -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_flags = ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     return context
+
+
+def tls_failure(error: BaseException | None) -> str | None:
+    """What went wrong with TLS, if that is behind ``error``."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return str(getattr(error, "verify_message", None) or error)
+        error = error.__cause__ or error.__context__
+    return None

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from stoker.cli.finding import DEFAULT_URL, find_gateway, read_gateway
+from stoker.cli.finding import find_gateway, read_gateway
 from stoker.errors import NotRunningError, StokerError
 from stoker.home import Home
+from stoker.reaching import DEFAULT_URL
 from stoker.supervise import proctable
 
 

@@ -16,7 +16,7 @@ import httpx2
 from stoker.cli.finding import Address, find_gateway, not_running
 from stoker.errors import ConflictError, NotFoundError, StokerError
 from stoker.home import Home
-from stoker.pinning import pinned
+from stoker.pinning import pinned, tls_failure
 
 MANAGEMENT = "/v1/management"
 CONNECT_SECONDS = 5.0
@@ -115,7 +115,7 @@ class Client:
         try:
             yield
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-            if (wrong := _tls_failure(error)) is not None:
+            if (wrong := tls_failure(error)) is not None:
                 raise StokerError(
                     f"what answers at {url} can't prove that it is the gateway: {wrong}; if its certificate is new, "
                     "restart it, or name it in STOKER_URL by the name of its certificate"
@@ -155,15 +155,6 @@ class Client:
         return StokerError(
             f"what answers at {self.address.url} is not a Stoker gateway; set STOKER_URL to the address of one"
         )
-
-
-def _tls_failure(error: BaseException | None) -> str | None:
-    """What went wrong with TLS, if that is behind ``error``."""
-    while error is not None:
-        if isinstance(error, ssl.SSLError):
-            return str(getattr(error, "verify_message", None) or error)
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def headers(address: Address) -> dict[str, str]:

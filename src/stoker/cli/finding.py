@@ -12,9 +12,8 @@ import attrs
 from stoker.cli.invocation import program
 from stoker.errors import NotRunningError, StokerError
 from stoker.home import Home
+from stoker.reaching import DEFAULT_URL, admin_token_of, base_of, is_loopback
 from stoker.supervise import proctable
-
-DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 @attrs.frozen(kw_only=True)
@@ -81,8 +80,6 @@ class Address:
     @property
     def local(self) -> bool:
         """Whether it is on this machine."""
-        from stoker.config.listen import is_loopback  # late: shell completion has no time for the whole configuration
-
         return self.ours or is_loopback(urlsplit(self.url).hostname or "")
 
 
@@ -95,7 +92,7 @@ def find_gateway(home: Home, environ: Mapping[str, str]) -> Address:
     key = environ.get("STOKER_API_KEY") or None
     if url := environ.get("STOKER_URL"):
         named = Address(_checked(url), key, named=True)
-        return attrs.evolve(named, token=key or _admin_token(home)) if named.local else named
+        return attrs.evolve(named, token=key or admin_token_of(home)) if named.local else named
     if running := read_gateway(home):
         return address_of(home, running, environ)
     if home.gateway.exists():
@@ -110,7 +107,7 @@ def has_gateway(home: Home, environ: Mapping[str, str]) -> bool:
 
 def address_of(home: Home, running: RunningGateway, environ: Mapping[str, str]) -> Address:
     """The address of the gateway that runs on ``home``."""
-    token = environ.get("STOKER_API_KEY") or _admin_token(home)
+    token = environ.get("STOKER_API_KEY") or admin_token_of(home)
     return Address(running.url, token, ours=True, certfile=running.certfile)
 
 
@@ -121,18 +118,7 @@ def not_running(what: str, *, named: bool = False) -> NotRunningError:
 
 
 def _checked(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
+    base = base_of(url)
+    if base is None:
         raise StokerError(f"STOKER_URL is {url!r}, which is not a URL such as {DEFAULT_URL}")
-    return url.rstrip("/").removesuffix("/v1")
-
-
-def _admin_token(home: Home) -> str | None:
-    try:
-        return home.admin_token.read_text().strip() or None
-    except (OSError, UnicodeDecodeError):
-        return None
+    return base

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from stoker.client.finding import is_loopback
 from stoker.model import NOTHING
+from stoker.reaching import is_loopback
 
 SUSPICION_SECONDS = 5.0
 LOAD_SECONDS = 2.0  # after which it says nothing any more how many requests others had there

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import json
 import os
 from collections.abc import Mapping
@@ -15,8 +13,8 @@ import attrs
 
 from stoker.client.errors import BadRequest
 from stoker.home import Home
+from stoker.reaching import DEFAULT_URL, admin_token_of, base_of, is_loopback
 
-DEFAULT_URL = "http://127.0.0.1:8000"
 _PROC = Path("/proc/self/stat")
 
 
@@ -51,7 +49,7 @@ def find_gateway(url: str | None, api_key: str | None, environ: Mapping[str, str
     base = _checked(named or own or DEFAULT_URL)
     ours = own is not None and _same(base, own)
     local = ours or is_loopback(urlsplit(base).hostname or "")
-    token = _admin_token(home) if local and (named or ours) else None
+    token = admin_token_of(home) if local and (named or ours) else None
     return Address(
         url=base,
         key=key or token,
@@ -59,15 +57,6 @@ def find_gateway(url: str | None, api_key: str | None, environ: Mapping[str, str
         local=local,
         certfile=running.get("certfile") if running and ours else None,
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` (without brackets) can only be this machine. Asks no DNS."""
-    if host.lower() == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
 
 
 def _same(one: str, other: str) -> bool:
@@ -78,14 +67,10 @@ def _same(one: str, other: str) -> bool:
 
 
 def _checked(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
+    base = base_of(url)
+    if base is None:
         raise BadRequest(f"the gateway's address is {url!r}, which is not a URL such as {DEFAULT_URL}/v1")
-    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+    return base
 
 
 def _running(home: Home) -> Mapping[str, Any]:
@@ -116,10 +101,3 @@ def _lives(pid: int, started: object) -> bool:
         return False
     state, *fields = stat[stat.rindex(b")") + 2 :].split()  # the name before it may hold any character
     return state not in (b"Z", b"X") and int(fields[18]) == started
-
-
-def _admin_token(home: Home) -> str | None:
-    try:
-        return home.admin_token.read_text().strip() or None
-    except (OSError, UnicodeDecodeError):
-        return None

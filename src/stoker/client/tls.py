@@ -29,15 +29,6 @@ def verification(address: Address, verify: ssl.SSLContext | None) -> Verify:
         raise BadRequest(str(error)) from error
 
 
-def tls_failure(error: BaseException | None) -> str | None:
-    """What went wrong with TLS, if that is behind ``error``."""
-    while error is not None:
-        if isinstance(error, ssl.SSLError):
-            return str(getattr(error, "verify_message", None) or error)
-        error = error.__cause__ or error.__context__
-    return None
-
-
 def engines_context(verify: ssl.SSLContext | None) -> ssl.SSLContext:
     """What engines that speak TLS have to prove."""
     return httpx2.create_ssl_context() if verify is None else verify

@@ -11,7 +11,8 @@ import httpx2
 
 from stoker.client.finding import Address
 from stoker.client.steps import EVENT_STREAM, Break, Broken, Request
-from stoker.client.tls import engines_context, tls_failure, verification
+from stoker.client.tls import engines_context, verification
+from stoker.pinning import tls_failure
 
 Http = TypeVar("Http", httpx2.Client, httpx2.AsyncClient)
 
