@@ -36,6 +36,8 @@ NEVER_TYPED: Mapping[str, str] = {
     r".*(--run|stoker\.pyz) up( .*)?": "stays in the foreground: it is what all of this is typed against",
     r".*stoker(\.pyz)? runtime install .*": "fetches up to gigabytes; tests/environments installs",
     r".*python3 -m pip install .*": "the network; .ci/run installs",
+    r"docs/how-to/change-what-runs\.md stoker gateway (stop|start) .*": "ends what all of this is typed against, and "
+    "starts another one: tests/faults/test_supervisor_dies.py",
     r"docs/how-to/run-as-a-service\.md (user|install|systemctl|runuser).*": "takes root",
     r"docs/how-to/run-as-a-service\.md podman .*": "takes podman; tests/meta/test_deploy.py reads its file",
     r".*export SAGE_RUNTIME=embedded": "tests/e2e/test_sage.py has it",
