@@ -428,6 +428,11 @@ def test_the_gateway_in_the_background_runs_from_the_one_file_it_was_started_fro
         )
 
     assert "python3 stoker.pyz gateway start" in run("gateway", "status").stderr
+    on_the_path = {**shell.environ(), "PATH": f"{shell.folder}{os.pathsep}{os.environ['PATH']}"}
+    file.chmod(0o755)
+    status = [sys.executable, str(file), "gateway", "status"]
+    said = subprocess.run(status, env=on_the_path, capture_output=True, text=True, check=False).stderr
+    assert "start it with: stoker.pyz gateway start" in said
     started = run("gateway", "start", "--listen", "127.0.0.1:0")
     assert started.returncode == 0, started.stderr
     gateway = read_gateway(shell.home)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -19,8 +20,10 @@ def program() -> str:
     if named := os.environ.get(INVOKED_AS):
         return named
     started = sys.argv[0]
-    if archive() is not None:
-        return f"python3 {shlex.quote(started)}"
+    if (file := archive()) is not None:
+        name = Path(started).name
+        found = shutil.which(name)
+        return shlex.quote(name) if found and Path(found).samefile(file) else f"python3 {shlex.quote(started)}"
     return "python3 -m stoker" if Path(started).name == "__main__.py" else "stoker"
 
 

@@ -111,6 +111,7 @@ def test_orders_and_models_are_completed() -> None:
 
 def test_help_tells_of_every_order() -> None:
     text = "\n".join(help_lines())
+    assert max(map(len, help_lines())) <= 80, "it would wrap in the middle of a word"
     for name in ORDERS:
         assert f"/{name}" in text
 

@@ -15,10 +15,10 @@ ORDERS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "help": ("", "Show this."),
         "model": ("[NAME]", "List the models, or go on with another one."),
-        "system": ("[TEXT]", "Show what the model is told before all else, or tell it something else; - for nothing."),
+        "system": ("[TEXT]", "Show its instructions, or set them; - for none."),
         "retry": ("", "Drop the last answer and ask again."),
-        "save": ("FILE", "Write the conversation to a .md or .json file; /save! FILE replaces one that is there."),
-        "session": ("[ID|new [TITLE]|none]", "Show the session; go on with one, begin one, or leave it."),
+        "save": ("FILE", "Save as .md or .json; /save! replaces a file."),
+        "session": ("[ID|new [TITLE]|none]", "Show the session; take another one, or none."),
         "clear": ("", "Forget what was said."),
         "exit": ("", "End. So does Ctrl-D."),
     }
@@ -120,6 +120,8 @@ def help_lines() -> list[str]:
     return [
         *(f"{heads[name].ljust(wide)}  {does}" for name, (_, does) in ORDERS.items()),
         "",
-        f"A line that ends in \\ goes on in the next one; {QUOTES} begins and ends a text of several lines.",
-        "Ctrl-C stops an answer. A line that begins with a space is not kept in the history.",
+        "A line that ends in \\ goes on in the next one.",
+        f"{QUOTES} begins and ends a text of several lines.",
+        "A line that begins with a space is not kept in the history.",
+        "Ctrl-C stops an answer.",
     ]
