@@ -11,14 +11,14 @@ from types import ModuleType
 import attrs
 import pytest
 
-from stoker import client, contracts, hookspecs
-from stoker.core.states import TRANSITIONS, mermaid
+from drawing.marks import redrawn
 from stoker.gateway.paths import EXACT
 from stoker.model import EngineInfo
 from stoker.web.app import skeleton
 from tests.pages import FENCE, PAGES, ROOT
 
 TEST_COMMAND = "python3 -m pip install -e '.[test]' && python3 -m pytest"
+MARK = "<!-- drawn by docs/generate.py: {} -->\n"
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -39,17 +39,39 @@ def load(path: Path) -> ModuleType:
 # Pages drawn from the code
 
 
-def test_generated_pages_are_up_to_date() -> None:
-    generate = load(ROOT / "docs" / "generate.py")
-    for path, text in generate.pages().items():
+def generate() -> ModuleType:
+    return load(ROOT / "docs" / "generate.py")
+
+
+def test_drawn_pages_are_up_to_date() -> None:
+    for path, text in generate().pages().items():
         assert path.read_text() == text, f"{path.name} is out of date; run: python3 docs/generate.py"
 
 
-def test_the_engine_states_are_the_tables() -> None:
-    page = ROOT / "docs" / "reference" / "engine-states.md"
-    assert blocks(page, "mermaid") == [mermaid() + "\n"]
-    rows = [row for row in page.read_text().splitlines() if row.startswith("|") and row.count("|") == 4]
-    assert len(rows) == len(TRANSITIONS) + 2
+def test_every_page_with_marks_is_drawn() -> None:
+    marked = {page for page in PAGES if "drawn by docs/generate.py" in page.read_text()}
+    assert marked == set(generate().pages())
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "no mark at all",
+        MARK.format("one"),
+        MARK.format("one") + "<!-- end -->\n",
+        MARK.format("one") + MARK.format("two") + "<!-- end -->\n",
+        (MARK.format("one") + "<!-- end -->\n") * 2 + MARK.format("two") + "<!-- end -->\n",
+        "".join(MARK.format(name) + "<!-- end -->\n" for name in ("one", "two", "three")),
+    ],
+)
+def test_a_page_with_other_marks_than_it_should_have_is_not_drawn(page: str) -> None:
+    with pytest.raises(ValueError, match="marks"):
+        redrawn(page, {"one": str, "two": str})
+
+
+def test_only_what_is_between_the_marks_is_drawn_anew() -> None:
+    page = f"before\n\n{MARK.format('one')}\nold\n\n<!-- end -->\n\nafter\n"
+    assert redrawn(page, {"one": lambda: "new"}) == page.replace("old", "new")
 
 
 # Pages written by hand
@@ -84,31 +106,6 @@ def test_the_index_leads_to_every_page() -> None:
     linked = {(index.parent / target).resolve() for target in LINK.findall(index.read_text())}
     pages = {*ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/README.md"), *ROOT.glob("examples/**/README.md")}
     assert pages - {index} <= linked
-
-
-def test_every_public_name_of_the_client_is_documented() -> None:
-    page = (ROOT / "docs" / "reference" / "client.md").read_text()
-    assert set(re.findall(r"^## (\w+)$", page, re.MULTILINE)) == set(client.__all__)
-    for kind in (client.UnifiedInferenceClient, client.AsyncUnifiedInferenceClient):
-        _, section = page.split(f"\n## {kind.__name__}\n")
-        section = section.partition("\n## ")[0]
-        for name in dir(kind):
-            assert name.startswith("_") or re.search(rf"^\*\*`(async )?{name}\(", section, re.MULTILINE), name
-
-
-def test_every_hook_is_documented_and_no_other() -> None:
-    hooks = {name for name in vars(hookspecs) if name.startswith("stoker_")}
-    page = (ROOT / "docs" / "reference" / "hooks.md").read_text()
-    assert set(re.findall(r"^## (stoker_\w+)$", page, re.MULTILINE)) == hooks
-
-
-@pytest.mark.parametrize("contract", [contracts.EngineRuntime, contracts.RoutingPolicy, contracts.GpuScheduler])
-def test_every_part_of_a_contract_is_on_the_page_of_hooks(contract: type) -> None:
-    page = (ROOT / "docs" / "reference" / "hooks.md").read_text()
-    _, section = page.split(f"\n## {contract.__name__}\n")
-    section = section.partition("\n## ")[0]
-    for part in vars(contract):
-        assert part.startswith("_") or f"**`{part}" in section, f"{contract.__name__}.{part} is not documented"
 
 
 # The README's commands
