@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from drawing import client, commands, configuration, endpoints, hooks, routing, states
+from drawing import client, commands, configuration, endpoints, hooks, metrics, routing, states
 from drawing.marks import Parts, redrawn
 
 DOCS = Path(__file__).resolve().parent
@@ -20,6 +20,7 @@ DRAWN: Mapping[str, Parts] = {
     "reference/endpoints.md": endpoints.PARTS,
     "reference/engine-states.md": states.PARTS,
     "reference/hooks.md": hooks.PARTS,
+    "reference/metrics.md": metrics.PARTS,
 }
 
 

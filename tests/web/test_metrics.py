@@ -21,7 +21,8 @@ from stoker.gateway.routing import Lease, Ticket
 from stoker.gateway.usage import Usage
 from stoker.model import EngineLoad, RouteRequest
 from stoker.settings import GatewaySettings
-from stoker.web.families import SAMPLES_AT_ONCE, Page
+from stoker.web.families import SAMPLES_AT_ONCE
+from stoker.web.measurements import Page
 from stoker.web.metrics import choose_format
 
 HAS_PROC = Path("/proc/self/stat").exists()

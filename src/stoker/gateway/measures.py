@@ -26,11 +26,9 @@ def _bounds(seconds: str) -> tuple[float, ...]:
     return tuple(map(float, seconds.split()))
 
 
-# From an embedding of a few words to the longest answer.
+# Why these: stoker.web.declared says it.
 DURATION_BOUNDS = _bounds("0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10 15 30 60 120 300 600")
-# Closest below a second, where promises are made about the first token; but a request may also wait for an engine.
 FIRST_BYTE_BOUNDS = _bounds("0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.2 0.3 0.5 1 2 5 10 30 60 120")
-# Closest where engines are with a token, so that a slower one can be told from one that stalls.
 GAP_BOUNDS = _bounds("0.001 0.0025 0.005 0.01 0.015 0.02 0.03 0.04 0.05 0.075 0.1 0.15 0.25 0.5 1 2.5 5 10")
 
 _AUDIO = frozenset({"/v1/audio/speech", "/v1/audio/transcriptions", "/v1/audio/translations"})

@@ -15,7 +15,7 @@ from stoker.gateway.routing import RoutingTable
 from stoker.model import NOTHING
 from stoker.settings import GatewaySettings
 from stoker.web.control import Control
-from stoker.web.families import ObserverState, Page, PolicyState
+from stoker.web.measurements import ObserverState, Page, PolicyState
 
 Encode = Callable[[Page], bytes]
 
