@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from drawing import client, commands, configuration, endpoints, hooks, metrics, routing, states
+from drawing import client, commands, configuration, hooks, http, metrics, routing, states
 from drawing.marks import Parts, redrawn
 
 DOCS = Path(__file__).resolve().parent
@@ -17,9 +17,9 @@ DRAWN: Mapping[str, Parts] = {
     "reference/client.md": client.PARTS,
     "reference/commands.md": commands.PARTS,
     "reference/configuration.md": configuration.PARTS,
-    "reference/endpoints.md": endpoints.PARTS,
     "reference/engine-states.md": states.PARTS,
     "reference/hooks.md": hooks.PARTS,
+    "reference/http.md": http.PARTS,
     "reference/metrics.md": metrics.PARTS,
 }
 

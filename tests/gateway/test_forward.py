@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from stoker.builtin.policies import LeastLoad
+from stoker.core.codes import Code
 from stoker.gateway import answers, upstream
 from stoker.gateway.headers import HeaderList
 from stoker.model import Candidate, RouteRequest
@@ -356,7 +357,7 @@ async def test_an_escape_in_the_path_reaches_no_other_path_of_an_engine(world: W
 
 async def test_a_guard_sees_every_request_first(lane: Lane) -> None:
     def keep_out(headers: HeaderList) -> answers.Answer | None:
-        return answers.error(403, "not you", code="forbidden") if (b"x-evil", b"1") in headers else None
+        return answers.error(Code.HOST_NOT_ALLOWED, "not you") if (b"x-evil", b"1") in headers else None
 
     async with running(guard=keep_out, lane=lane) as world:
         engine = await world.engine("one")

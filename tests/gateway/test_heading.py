@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stoker.core.codes import Code
 from stoker.gateway import heading
 from stoker.gateway.answers import Answer, error
 from stoker.gateway.framing import Framing, FramingError
@@ -81,7 +82,7 @@ def test_another_head_is_another_one(framing: Framing, other: bytes) -> None:
 
 def test_the_guard_is_asked_about_each_head_until_it_lets_it_in(framing: Framing) -> None:
     asked: list[HeaderList] = []
-    no: Answer | None = error(403, "no", code="forbidden")
+    no: Answer | None = error(Code.INSUFFICIENT_SCOPE, "no")
 
     def guard(headers: HeaderList) -> Answer | None:
         asked.append(headers)

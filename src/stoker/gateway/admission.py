@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import attrs
 import trio
 
+from stoker.core.codes import Code
 from stoker.gateway.answers import Answer, error, listed, shown
 from stoker.gateway.routing import Lease, Prospect, RoutingTable, Ticket
 from stoker.model import Backend
@@ -68,20 +69,20 @@ class WaitingRoom:
         request = ticket.request
         if prospect is Prospect.CLOSED:
             message = self.table.closed_message or "the gateway is shutting down"
-            return error(503, message, code="shutting_down", retry=True)
+            return error(Code.SHUTTING_DOWN, message)
         if prospect is Prospect.UNKNOWN_MODEL:
             names, visible = self.table.names(), ticket.visible
             there_are = listed([name for name in names if visible is None or name in visible])
             message = f"the model {shown(request.model)} does not exist; there are: {there_are}"
-            return error(404, message, code="model_not_found", param="model")
+            return error(Code.MODEL_NOT_FOUND, message, param="model")
         backends = self.table.of_model(request.model)
         if prospect is Prospect.UNKNOWN_PATH:
             served = listed(sorted(frozenset[str]().union(*(backend.paths for backend in backends))))
             message = f"the model {shown(request.model)} does not serve {request.path}; it serves: {served}"
-            return error(404, message, code="path_not_served")
+            return error(Code.PATH_NOT_SERVED, message)
         why = _details([backend for backend in backends if request.path in backend.paths])
         message = f"no engine can take requests for the model {shown(request.model)}: {why}"
-        return error(503, message, code="no_engine")
+        return error(Code.NO_ENGINE, message)
 
     def _time_out(self, ticket: Ticket) -> Answer:
         why = _details(self.table.of_model(ticket.request.model))
@@ -89,14 +90,14 @@ class WaitingRoom:
             f"no engine of the model {shown(ticket.request.model)} could take the request within "
             f"{self.settings.queue_seconds:g} seconds: {why}; try again, or raise queue_seconds"
         )
-        return error(503, message, code="queue_timeout", retry=True)
+        return error(Code.QUEUE_TIMEOUT, message)
 
     def _queue_full(self, ticket: Ticket) -> Answer:
         message = (
             f"the engines of the model {shown(ticket.request.model)} are busy and {self.table.waiting()} requests wait "
             "already; try again, or raise queue_size"
         )
-        return error(429, message, code="queue_full", retry=True)
+        return error(Code.QUEUE_FULL, message)
 
 
 def _details(backends: Sequence[Backend]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import attrs
 
+from stoker.core.codes import Code
 from stoker.gateway.headers import HeaderList
 
 RETRY_AFTER_SECONDS = 5
@@ -24,24 +25,27 @@ class Answer:
 
 
 def error(
-    status: int,
+    code: Code,
     message: str,
     *,
-    code: str,
     param: str | None = None,
-    retry: bool = False,
     headers: HeaderList = (),
+    retry_after_seconds: int | None = None,
+    status: int | None = None,
 ) -> Answer:
-    """An error in OpenAI's shape. ``retry`` adds ``Retry-After``, for what is likely to pass by itself."""
-    body = error_body(status, message, code=code, param=param)
-    extra = [(b"retry-after", b"%d" % RETRY_AFTER_SECONDS)] if retry else []
-    return Answer(status, [(b"content-type", b"application/json"), *headers, *extra], body)
+    """An error in OpenAI's shape. ``retry_after_seconds`` and ``status`` are told where they are not the usual ones."""
+    body = error_body(code, message, param=param, status=status)
+    if retry_after_seconds is None and code.retry:
+        retry_after_seconds = RETRY_AFTER_SECONDS
+    extra = [] if retry_after_seconds is None else [(b"retry-after", b"%d" % retry_after_seconds)]
+    return Answer(status or code.status, [(b"content-type", b"application/json"), *headers, *extra], body)
 
 
-def error_body(status: int, message: str, *, code: str, param: str | None = None) -> bytes:
+def error_body(code: Code, message: str, *, param: str | None = None, status: int | None = None) -> bytes:
     """The JSON of an error; also what an event of a stream says when its engine has died."""
+    status = status or code.status
     kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    inside = {"message": message, "type": kind, "param": param, "code": code}
+    inside = {"message": message, "type": kind, "param": param, "code": code.text}
     return json.dumps({"error": inside}).encode()
 
 
@@ -61,4 +65,4 @@ def listed(names: Sequence[str], most: int = 20) -> str:
 def too_large(limit: int) -> Answer:
     """The answer to a body that is longer than ``limit`` bytes."""
     message = f"the body is larger than {limit} bytes; raise max_body_bytes of [gateway] in stoker.toml to take it"
-    return error(413, message, code="request_too_large")
+    return error(Code.REQUEST_TOO_LARGE, message)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import attrs
 
+from stoker.core.codes import Code
 from stoker.gateway.answers import Answer, error
 from stoker.gateway.forms import FormError, field_values, is_form
 from stoker.gateway.nesting import DEPTH, is_deep
@@ -77,7 +78,7 @@ class JsonReader:
         model = asked.get("model")
         if model is None:
             message = "the body does not say which model: add the member 'model'"
-            return error(400, message, code="missing", param="model")
+            return error(Code.MISSING, message, param="model")
         return _asked(model, stream=asked.get("stream") is True, session_id=asked.get("session_id"))
 
 
@@ -123,7 +124,7 @@ def _read_form(content_type: bytes, body: bytes) -> Asked | Answer:
         return _malformed(str(wrong))
     if not values:
         message = "the form does not say which model: add the field 'model', and end it with a boundary"
-        return error(400, message, code="missing", param="model")
+        return error(Code.MISSING, message, param="model")
     try:
         model = body[values[-1]].decode()
     except UnicodeDecodeError:
@@ -133,9 +134,9 @@ def _read_form(content_type: bytes, body: bytes) -> Asked | Answer:
 
 def _asked(model: object, *, stream: bool, session_id: object = None) -> Asked | Answer:
     if not isinstance(model, str):
-        return error(400, f"'model' must be a string, not {type(model).__name__}", code="invalid_type", param="model")
+        return error(Code.INVALID_TYPE, f"'model' must be a string, not {type(model).__name__}", param="model")
     if not model:
-        return error(400, "'model' is empty: it must name a model", code="missing", param="model")
+        return error(Code.MISSING, "'model' is empty: it must name a model", param="model")
     try:
         model.encode()
     except UnicodeEncodeError:
@@ -148,4 +149,4 @@ def _too_deep() -> Answer:
 
 
 def _malformed(message: str) -> Answer:
-    return error(400, message, code="invalid_body")
+    return error(Code.INVALID_BODY, message)

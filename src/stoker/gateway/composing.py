@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import NoReturn
 
+from stoker.core.codes import Code
 from stoker.core.conversation import History, Message
 from stoker.gateway.answers import Answer, error
 from stoker.gateway.members import members
@@ -23,9 +24,9 @@ def own_messages(body: bytes) -> tuple[Message, ...] | Answer:
         messages = json.loads(written, parse_constant=_refuse)
         json.dumps(messages, allow_nan=False)  # 1e999 is read as infinity
     except ValueError as wrong:
-        return error(400, f"'messages' can't be kept: {wrong}", code="invalid_body", param="messages")
+        return error(Code.INVALID_BODY, f"'messages' can't be kept: {wrong}", param="messages")
     if not isinstance(messages, list) or not messages or not all(map(_is_message, messages)):
-        return error(400, _SHAPE, code="invalid_type", param="messages")
+        return error(Code.INVALID_TYPE, _SHAPE, param="messages")
     return tuple(messages)
 
 

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 import attrs
 import trio
 
+from stoker.core.codes import Code
 from stoker.core.conversation import Budget, History, Message, Turn, split_instructions
 from stoker.errors import NoSessionError, StokerError
 from stoker.gateway.answers import Answer, error
@@ -65,7 +66,7 @@ class Conversations:
         """
         if not isinstance(session_id, str) or not session_id:
             message = "'session_id' must be the id of a session, a text; POST /sessions makes one"
-            return error(400, message, code="invalid_type", param="session_id")
+            return error(Code.INVALID_TYPE, message, param="session_id")
         own = await _unhurried(len(job.body), lambda: own_messages(job.body))
         if isinstance(own, Answer):
             return own
@@ -80,9 +81,9 @@ class Conversations:
                 release()
                 raise
         except NoSessionError as missing:
-            return error(404, str(missing), code="session_not_found", param="session_id")
+            return error(Code.SESSION_NOT_FOUND, str(missing), param="session_id")
         except StokerError as trouble:
-            return error(503, str(trouble), code="state_unavailable", retry=True)
+            return error(Code.STATE_UNAVAILABLE, str(trouble))
         job.session_id = session_id
         return Exchange(self._archive, self._counters, job, own, release)
 

@@ -15,6 +15,7 @@ from typing import Literal
 import attrs
 import trio
 
+from stoker.core.codes import Code
 from stoker.gateway.answers import Answer, error, too_large
 from stoker.gateway.forward import Forwarder
 from stoker.gateway.framing import HEAD_END, LONGEST_HEAD, FramingError
@@ -172,7 +173,7 @@ class Visit:
         try:
             self._head, self._length = self._lane.heads.read(self._buffer[:end])
         except FramingError as wrong:
-            return await self._refuse(error(400, str(wrong), code="malformed_request"))
+            return await self._refuse(error(Code.MALFORMED_REQUEST, str(wrong)))
         self._at = end
         return True
 
@@ -263,8 +264,8 @@ def _nothing() -> None:
     """There is nothing to interrupt any more."""
 
 
-_HEAD_TOO_LARGE = error(431, f"the head of the request is larger than {LONGEST_HEAD} bytes", code="head_too_large")
-_NOT_HTTP = error(400, "this is not HTTP/1.1: a head is lines that end in CR LF", code="malformed_request")
+_HEAD_TOO_LARGE = error(Code.HEAD_TOO_LARGE, f"the head of the request is larger than {LONGEST_HEAD} bytes")
+_NOT_HTTP = error(Code.MALFORMED_REQUEST, "this is not HTTP/1.1: a head is lines that end in CR LF")
 
 
 def _hopeless(start: bytes) -> Answer | None:

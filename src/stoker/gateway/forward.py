@@ -11,6 +11,7 @@ from typing import TypeVar
 import attrs
 import trio
 
+from stoker.core.codes import Code
 from stoker.errors import UpstreamError
 from stoker.gateway.admission import WaitingRoom
 from stoker.gateway.answers import Answer, error, error_body
@@ -163,12 +164,12 @@ class Forwarder:
         with trio.move_on_after(LAST_WORDS_SECONDS, shield=True), suppress(OSError):
             if job.relay is not None and job.relay.started:
                 job.status = job.relay.status
-                await job.relay.break_off(error_body(503, message, code="shutting_down"))
+                await job.relay.break_off(error_body(Code.SHUTTING_DOWN, message))
             elif job.delivered:
                 await sink.abort()
             else:
                 job.status = 503
-                await deliver(self._ours(error(503, message, code="shutting_down", retry=True), job), sink)
+                await deliver(self._ours(error(Code.SHUTTING_DOWN, message), job), sink)
 
     async def _answer_to(self, caller: Caller, job: Job, sink: Sink) -> Answer | None:
         """The answer to one who came in, and who leaves with it."""
@@ -251,15 +252,15 @@ class Forwarder:
         except Exhausted as ours:
             logger.warning("%s", ours)
             message = f"the gateway has reached a limit of its machine: {ours}"
-            return self._ours(error(503, message, code="exhausted", retry=True), job)
+            return self._ours(error(Code.EXHAUSTED, message), job)
         except Unsendable as wrong:
             about = {"engine": backend.engine_id, "request_id": job.request_id.decode()}
             logger.warning("engine %s can't be asked: %s", backend.engine_id, wrong, extra=about)
-            return self._ours(error(502, str(wrong), code="engine_misconfigured"), job)
+            return self._ours(error(Code.ENGINE_MISCONFIGURED, str(wrong)), job)
         except UpstreamError as broken:
             self._retries.suspect(lease, str(broken))
             message = f"the engine {backend.engine_id} failed: {broken}"
-            return Failure(Kind.BROKEN, self._ours(error(502, message, code="engine_failed"), job))
+            return Failure(Kind.BROKEN, self._ours(error(Code.ENGINE_FAILED, message), job))
         if relay.trouble is not None:
             self.counters.stream_errors += 1
             job.error = relay.trouble

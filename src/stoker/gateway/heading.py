@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from stoker.core.codes import Code
 from stoker.gateway.answers import Answer, error
 from stoker.gateway.callers import Caller
 from stoker.gateway.framing import Framing, RequestHead
@@ -126,7 +127,7 @@ class HeadReader:
         self._known[key] = head
 
 
-_NO_WEBSOCKET = error(403, "there are no websockets here; the API is plain HTTP", code="no_websocket")
+_NO_WEBSOCKET = error(Code.NO_WEBSOCKET, "there are no websockets here; the API is plain HTTP")
 
 
 def _refused_websocket(head: RequestHead) -> ExpressHead | None:

@@ -12,17 +12,18 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from stoker.core.codes import Code
 from stoker.core.keys import ApiKey, Scope, digest_of, key_id_in
 from stoker.gateway.answers import Answer, error, listed, shown
 from stoker.gateway.callers import Caller, Reach
 from stoker.gateway.headers import Fields
 
 REASONS = (
-    "invalid_api_key",
-    "insufficient_scope",
-    "model_not_allowed",
-    "rate_limit_exceeded",
-    "concurrency_limit_exceeded",
+    Code.INVALID_API_KEY,
+    Code.INSUFFICIENT_SCOPE,
+    Code.MODEL_NOT_ALLOWED,
+    Code.RATE_LIMIT_EXCEEDED,
+    Code.CONCURRENCY_LIMIT_EXCEEDED,
 )
 ANY_SCOPE = frozenset(Scope)
 INFERENCE = frozenset({Scope.INFERENCE})
@@ -60,7 +61,7 @@ class KeyRing:
         require: bool = False,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.refusals = dict.fromkeys(REASONS, 0)
+        self.refusals = dict.fromkeys((reason.text for reason in REASONS), 0)
         self._is_admin = is_admin
         self._clock = clock
         self._wall = wall
@@ -133,7 +134,7 @@ class KeyRing:
             return None
         may = listed(sorted(caller.models))
         message = f"the key {caller.key.key_id} may not use the model {shown(name)}; it may use: {may}"
-        return self._refuse(403, message, "model_not_allowed", param="model")
+        return self._refuse(Code.MODEL_NOT_ALLOWED, message, param="model")
 
     def whose(self, fields: Fields) -> Caller | None:
         """Whose secret a request carries, whatever that opens; None for one that nobody has."""
@@ -147,36 +148,33 @@ class KeyRing:
 
     def _admitted(self, caller: Caller | None, scopes: frozenset[Scope], missing: str) -> Caller | Answer:
         if caller is None:
-            return self._refuse(401, missing, "invalid_api_key")
+            return self._refuse(Code.INVALID_API_KEY, missing)
         key = caller.key
         if key is not None and not key.is_active(self._wall()):
             return self._refuse_inactive(key)
         if not caller.has_any(scopes):
             have, need = (", ".join(sorted(each)) for each in (caller.scopes, scopes | {Scope.ADMIN}))
             message = f"{caller.who} has the scope {have}, and this needs one of: {need}"
-            return self._refuse(403, message, "insufficient_scope")
+            return self._refuse(Code.INSUFFICIENT_SCOPE, message)
         return caller
 
     def _refuse_inactive(self, key: ApiKey) -> Answer:
         what = "has expired" if key.revoked_at is None else "was revoked"
-        return self._refuse(401, f"the key {key.key_id} {what}; ask for another one", "invalid_api_key")
+        return self._refuse(Code.INVALID_API_KEY, f"the key {key.key_id} {what}; ask for another one")
 
     def _too_many_at_once(self, key: ApiKey, limit: int) -> Answer:
         message = f"{limit} requests of the key {key.key_id} are under way, and it may have no more at once"
-        return self._refuse(429, message, "concurrency_limit_exceeded", after=_BUSY_SECONDS)
+        return self._refuse(Code.CONCURRENCY_LIMIT_EXCEEDED, message, after=_BUSY_SECONDS)
 
     def _too_many(self, key: ApiKey, wait: float) -> Answer:
         message = f"the key {key.key_id} may send {key.requests_per_minute} requests per minute, and has sent them"
-        return self._refuse(429, message, "rate_limit_exceeded", after=math.ceil(wait))
+        return self._refuse(Code.RATE_LIMIT_EXCEEDED, message, after=math.ceil(wait))
 
-    def _refuse(
-        self, status: int, message: str, code: str, *, param: str | None = None, after: int | None = None
-    ) -> Answer:
-        self.refusals[code] += 1
-        headers = list(_CHALLENGE) if status == 401 else []
-        if after is not None:
-            headers.append((b"retry-after", b"%d" % max(1, after)))
-        return error(status, message, code=code, param=param, headers=headers)
+    def _refuse(self, reason: Code, message: str, *, param: str | None = None, after: int | None = None) -> Answer:
+        self.refusals[reason.text] += 1
+        headers = list(_CHALLENGE) if reason.status == 401 else []
+        seconds = None if after is None else max(1, after)
+        return error(reason, message, param=param, headers=headers, retry_after_seconds=seconds)
 
 
 def open_ring(clock: Callable[[], float] = time.monotonic) -> KeyRing:

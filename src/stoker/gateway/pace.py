@@ -6,6 +6,7 @@ come. A pause may be no longer than those seconds either, however much came befo
 
 from __future__ import annotations
 
+from stoker.core.codes import Code
 from stoker.gateway.answers import Answer, error
 
 BODY_SECONDS = 30.0
@@ -22,4 +23,4 @@ def too_slow(bytes_per_second: int) -> Answer:
         f"the body came too slowly, and is not complete: it may pause for {BODY_SECONDS:g} seconds, and take as long "
         f"besides the time for {bytes_per_second} bytes a second (min_body_bytes_per_second)"
     )
-    return error(408, message, code="request_timeout")
+    return error(Code.REQUEST_TIMEOUT, message)

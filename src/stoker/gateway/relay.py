@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping
 
+from stoker.core.codes import Code
 from stoker.errors import UpstreamError
 from stoker.gateway.answers import Answer, error_body
 from stoker.gateway.connection import Connection
@@ -118,7 +119,7 @@ class Relay:
                 raise
             self.trouble = str(broken)
             message = f"the engine {backend.engine_id} failed in the middle of its answer: {broken}"
-            await self.break_off(error_body(502, message, code="engine_failed"))
+            await self.break_off(error_body(Code.ENGINE_FAILED, message))
         finally:
             self.sent_bytes, self.ends = stream.sent_bytes, stream.ends
             self.trouble = self.trouble or stream.trouble

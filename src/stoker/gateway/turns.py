@@ -9,6 +9,7 @@ from functools import partial
 import attrs
 import trio
 
+from stoker.core.codes import Code
 from stoker.gateway.answers import Answer, error, shown
 
 Release = Callable[[], None]
@@ -39,7 +40,7 @@ class Turns:
         line = self._lines.setdefault(session_id, _Line())
         if line.lock.locked() and self._waiting >= self._queue_size:
             message = f"the session {shown(session_id)} is being answered, and too many requests wait; try again"
-            return error(429, message, code="queue_full", retry=True)
+            return error(Code.QUEUE_FULL, message)
         line.waiting += 1
         self._waiting += 1
         try:
@@ -54,7 +55,7 @@ class Turns:
             f"the session {shown(session_id)} was being answered for {self._queue_seconds:g} seconds, and its requests "
             "are answered one after the other; try again, or raise queue_seconds"
         )
-        return error(503, message, code="queue_timeout", retry=True)
+        return error(Code.QUEUE_TIMEOUT, message)
 
     def _release(self, session_id: str, line: _Line) -> None:
         line.lock.release()

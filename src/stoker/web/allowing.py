@@ -13,6 +13,7 @@ import attrs
 import trio
 
 from stoker.core.addresses import HostRules
+from stoker.core.codes import Code
 from stoker.gateway.answers import Answer, error, listed
 from stoker.model import EngineSpec
 from stoker.settings import GatewaySettings
@@ -54,7 +55,7 @@ class Allowing:
                 f"secrets anywhere; it may name: {listed(allowed)}; give the key such a name, add "
                 "its name to api_key_variables of [gateway] in stoker.toml, or give the engine an [[engine]] there"
             )
-            raise RequestError(error(403, message, code="api_key_variable_not_allowed", param="api_key_env"))
+            raise RequestError(error(Code.API_KEY_VARIABLE_NOT_ALLOWED, message, param="api_key_env"))
 
     async def _check_url(self, url: str) -> None:
         host = urlsplit(url).hostname or ""
@@ -64,17 +65,17 @@ class Allowing:
                 f"{complaint}; if it should be, add it to register_hosts of [gateway] in stoker.toml, or give it an "
                 "[[engine]] there"
             )
-            raise RequestError(error(403, message, code="engine_host_not_allowed", param="url"))
+            raise RequestError(error(Code.ENGINE_HOST_NOT_ALLOWED, message, param="url"))
 
 
 def _refuse_commands(spec: EngineSpec) -> Answer | None:
     remedy = "write it into stoker.toml, or set allow_commands_over_http = true in its [gateway]"
     if spec.command or spec.runtime == "command":
         message = f"commands can't be started over HTTP, or a stolen token would be a shell; {remedy}"
-        return error(403, message, code="commands_not_allowed", param="command")
+        return error(Code.COMMANDS_NOT_ALLOWED, message, param="command")
     if steering := list(_steering(spec)):
         message = f"{listed(steering)} can make an engine run anything, and so can't be set over HTTP; {remedy}"
-        return error(403, message, code="commands_not_allowed", param="env")
+        return error(Code.COMMANDS_NOT_ALLOWED, message, param="env")
     return None
 
 

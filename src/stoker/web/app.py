@@ -17,6 +17,7 @@ from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection, TrioASGIWebsocketConnection
 
 from stoker.containing import told
+from stoker.core.codes import Code
 from stoker.gateway.answers import Answer, error
 from stoker.gateway.headers import RequestIds, find
 from stoker.gateway.keyring import open_ring
@@ -98,7 +99,7 @@ class Connection(TrioASGIHTTPConnection):
             except ValueError:
                 path = ""
         if not path.startswith("/"):
-            return error(400, "the target of a request must begin with '/'", code="bad_request")
+            return error(Code.BAD_REQUEST, "the target of a request must begin with '/'")
         self.scope["path"] = path
         return None
 
@@ -276,5 +277,5 @@ async def answer_failure(failure: Exception) -> Response:
         about = {"request_id": g.request_id}
         log.error("request %s failed: %s %s%s", g.request_id, method, path, whose, exc_info=failure, extra=about)
         message = f"Stoker failed to answer; its log says more under the request id {g.request_id}"
-        answer = error(500, message, code="internal_error")
+        answer = error(Code.INTERNAL_ERROR, message)
     return respond(answer)

@@ -60,6 +60,9 @@ class AuditEndpoint:
         blueprint.add_url_rule("/audit", view_func=self.audit, methods=["GET"])
 
     async def audit(self) -> Response:
-        """``GET /audit``: the last entries, ``?tail=n`` of them."""
+        """``GET /audit``: the last management calls that changed something, the latest last.
+
+        ``who`` is the admin token, or a key by its id. With status 499 the client left before it was answered.
+        """
         count = Query(request.query_string, ("tail",)).number("tail", most=MOST_ENTRIES)
         return self.wire.listing(await self.trail.latest(USUAL if count is None else count))

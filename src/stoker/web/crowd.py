@@ -13,21 +13,18 @@ from typing import Protocol, TypeVar
 
 import trio
 
+from stoker.core.codes import Code
 from stoker.gateway.answers import Answer, error
 from stoker.gateway.headers import RequestIds
 
 PARTING_SECONDS = 0.5
 _READ = 64 * 1024
 
-FULL = error(
-    503, "the gateway has as many connections as it can have; try again", code="too_many_connections", retry=True
-)
+FULL = error(Code.TOO_MANY_CONNECTIONS, "the gateway has as many connections as it can have; try again")
 CROWDED = error(
-    429,
+    Code.TOO_MANY_FROM_ONE,
     "there are as many connections from your address as there may be (connections_per_address); close some, or let "
     "one carry several requests",
-    code="too_many_connections",
-    retry=True,
 )
 
 

@@ -169,7 +169,7 @@ KEY_REFUSALS = Family(
     "counter",
     ("reason",),
     "Requests that were kept out by their API key, or for want of one.",
-    "`reason` is the [`code`](http.md) they were answered with.",
+    "`reason` is the [`code`](http.md#errors) they were answered with.",
 )
 CONTAINED = Family(
     "stoker_contained_failures_total",

@@ -9,6 +9,7 @@ import attrs
 import trio
 from quart import Blueprint, Response, request
 
+from stoker.core.codes import Code
 from stoker.errors import NotFoundError
 from stoker.gateway.answers import Answer, error
 from stoker.model import EngineInfo, EngineSpec, EngineState
@@ -65,7 +66,11 @@ class EngineEndpoints:
         return self.wire.answer(self.control.info(engine_id))
 
     async def start(self) -> Response:
-        """``POST /engines/start``: start what the body describes; the first of its engines, and all ids."""
+        """``POST /engines/start``: start what the body describes, as an ``[[engine]]`` table does.
+
+        Answers with the first of its engines, and in ``engine_ids`` with all of them. 403 for what may not come
+        this way.
+        """
         wait = _query("wait").choice("wait", "ready")
         body = await read_object(request)
         engine_id = take_engine_id(body, _SOURCE)
@@ -78,20 +83,24 @@ class EngineEndpoints:
         return await self._started(engine_ids, wait=wait)
 
     async def start_again(self, engine_id: str) -> Response:
-        """``POST /engines/{id}/start``: start an engine that is STOPPED or in ERROR."""
+        """``POST /engines/{id}/start``: start an engine that is STOPPED or in ERROR; 409 for any other."""
         wait = _query("wait").choice("wait", "ready")
         self.control.start_again(engine_id)
         return await self._started([engine_id], wait=wait)
 
     async def restart(self, engine_id: str) -> Response:
-        """``POST /engines/{id}/restart``: drain, stop and start an engine."""
+        """``POST /engines/{id}/restart``: drain, stop and start an engine. The body is as for ``stop``."""
         wait = _query("wait").choice("wait", "ready")
         drain = drain_seconds(await read_object(request, optional=True), _SOURCE)
         self.control.restart(engine_id, drain_timeout_seconds=drain)
         return await self._started([engine_id], wait=wait)
 
     async def register(self) -> Response:
-        """``POST /engines/register``: route to a URL."""
+        """``POST /engines/register``: route to an engine that runs already.
+
+        It takes ``model``, and ``url`` or ``host`` and ``port``. 409 for one that is known, 403 for an address outside
+        ``register_hosts``, or an ``api_key_env`` that is not among ``api_key_variables``.
+        """
         body = await read_object(request)
         engine_id = take_engine_id(body, _SOURCE)
         spec = self.read_spec(remote_spec(body, _SOURCE), _SOURCE)
@@ -100,15 +109,18 @@ class EngineEndpoints:
         return self.wire.answer(self.control.info(engine_id), 201, _location(engine_id))
 
     async def stop(self, engine_id: str) -> Response:
-        """``POST /engines/{id}/stop``: drain and stop an engine."""
+        """``POST /engines/{id}/stop``: drain and stop an engine.
+
+        ``{"drain": false}`` does not wait for its requests; ``{"drain_timeout_seconds": n}`` waits so long for them.
+        """
         return await self._stop(engine_id, forget=False)
 
     async def forget(self, engine_id: str) -> Response:
-        """``DELETE /engines/{id}``: drain, stop and forget an engine."""
+        """``DELETE /engines/{id}``: drain, stop and forget an engine. The body is as for ``stop``."""
         return await self._stop(engine_id, forget=True)
 
     async def logs(self, engine_id: str) -> Response:
-        """``GET /engines/{id}/logs``: the end of the log of an engine; with ``follow=1``, also what is added to it."""
+        """``GET /engines/{id}/logs``: the end of the log of an engine, as text."""
         query = _query("tail", "follow")
         tail = query.number("tail", most=MOST_LINES)
         tail = TAIL_LINES if tail is None else tail
@@ -120,23 +132,29 @@ class EngineEndpoints:
         return Response(text.encode(errors="replace"), content_type=_TEXT)
 
     async def sleep(self, engine_id: str) -> Response:
-        """``POST /engines/{id}/sleep``: drain an engine and put it to sleep; returns when it sleeps."""
+        """``POST /engines/{id}/sleep``: let an engine finish its requests, and put it to sleep; answers when it sleeps.
+
+        409 where it can't, or is not idle within its ``drain_timeout_seconds``.
+        """
         await read_object(request, optional=True)
         await self.control.tending.sleep(engine_id)
         return self.wire.answer(self.control.info(engine_id))
 
     async def wake(self, engine_id: str) -> Response:
-        """``POST /engines/{id}/wake``: wake an engine; returns when it is awake."""
+        """``POST /engines/{id}/wake``: wake an engine; answers when it is awake."""
         await read_object(request, optional=True)
         await self.control.tending.wake(engine_id)
         return self.wire.answer(self.control.info(engine_id))
 
     async def adapters(self, engine_id: str) -> Response:
-        """``GET /engines/{id}/adapters``: the adapters that were loaded into an engine while it runs."""
+        """``GET /engines/{id}/adapters``: the LoRA adapters that were loaded into an engine while it runs."""
         return self.wire.listing([{"name": name} for name in self.control.info(engine_id).adapters])
 
     async def load_adapter(self, engine_id: str) -> Response:
-        """``POST /engines/{id}/adapters``: load an adapter; returns when clients can ask for it."""
+        """``POST /engines/{id}/adapters``: load a LoRA adapter; answers when clients can ask for it.
+
+        It takes ``name`` and ``path``. 409 for a name that is taken, or with the engine's own words.
+        """
         name, path = adapter_order(await read_object(request), _SOURCE)
         await self.control.tending.load_adapter(engine_id, name, path)
         return self.wire.answer(self.control.info(engine_id), 201)
@@ -188,14 +206,14 @@ class EngineEndpoints:
         try:
             info = await self.control.wait_until_settled(engine_id)
         except NotFoundError:
-            return error(409, f"engine {engine_id!r} was deleted before it was READY", code="engine_stopped")
+            return error(Code.ENGINE_STOPPED, f"engine {engine_id!r} was deleted before it was READY")
         if info.state is EngineState.STARTING:
-            return error(503, f"engine {engine_id!r} is not READY yet; it {info.reason}", code="engine_waits")
+            return error(Code.ENGINE_WAITS, f"engine {engine_id!r} is not READY yet; it {info.reason}")
         if info.state is EngineState.ERROR:
             message = f"engine {engine_id!r} did not become READY: {info.last_error} ({info.reason})"
-            return error(502, message, code="engine_failed")
+            return error(Code.ENGINE_FAILED, message)
         if info.state is not EngineState.READY:
-            return error(409, f"engine {engine_id!r} was stopped before it was READY", code="engine_stopped")
+            return error(Code.ENGINE_STOPPED, f"engine {engine_id!r} was stopped before it was READY")
         return None
 
 

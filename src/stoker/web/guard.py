@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from stoker.core.codes import Code
 from stoker.gateway.answers import Answer, error, shown
 from stoker.gateway.headers import HeaderList
 
@@ -87,9 +88,7 @@ class Guard:
             return None  # HTTP/1.0 without one; a browser always sends it
         authority = Authority.parse(hosts[0]) if len(hosts) == 1 else None
         if authority is None:
-            return error(
-                400, "a request needs one Host header, and that has to name a host", code="bad_host", param="Host"
-            )
+            return error(Code.BAD_HOST, "a request needs one Host header, and that has to name a host", param="Host")
         if authority.is_loopback or authority.host in self.hosts:
             return None
         if self.any_address and _address(authority.host) is not None:
@@ -98,7 +97,7 @@ class Guard:
             f"the Host {shown(hosts[0])} is not known to be this gateway; if it is, put {shown(authority.host)} into "
             "allowed_hosts of [gateway] in stoker.toml"
         )
-        return error(403, message, code="host_not_allowed", param="Host")
+        return error(Code.HOST_NOT_ALLOWED, message, param="Host")
 
 
 def _check_origin(origins: Sequence[str], hosts: Sequence[str]) -> Answer | None:
@@ -110,7 +109,7 @@ def _check_origin(origins: Sequence[str], hosts: Sequence[str]) -> Answer | None
         f"a web page of another origin ({shown(origins[0])}) may not use this gateway; let the page's own server call "
         "it, or serve the page from the gateway's address"
     )
-    return error(403, message, code="origin_not_allowed", param="Origin")
+    return error(Code.ORIGIN_NOT_ALLOWED, message, param="Origin")
 
 
 def _same_host(origin: str, host: str) -> bool:

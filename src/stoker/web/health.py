@@ -7,6 +7,7 @@ from collections import Counter
 import attrs
 from quart import Blueprint, Response
 
+from stoker.core.codes import Code
 from stoker.gateway.answers import error
 from stoker.model import EngineState
 from stoker.web.control import Control, Operations
@@ -28,11 +29,11 @@ class HealthEndpoints:
         blueprint.add_url_rule("/ready", view_func=self.ready, methods=["GET"])
 
     async def health(self) -> Response:
-        """``GET /health``: that there is an answer is the answer."""
+        """``GET /health``: 200 while the gateway lives."""
         return self.wire.answer({"status": "ok"})
 
     async def ready(self) -> Response:
-        """``GET /ready``: 200 while an engine is READY, and 503 with the reason otherwise."""
+        """``GET /ready``: 200 while an engine is READY; 503 with the reason otherwise, and while Stoker shuts down."""
         if self.operations.shutting_down():
             raise _unavailable("the gateway is shutting down")
         counts = Counter(info.state for info in self.control.infos())
@@ -45,4 +46,4 @@ class HealthEndpoints:
 
 
 def _unavailable(message: str) -> RequestError:
-    return RequestError(error(503, message, code="not_ready", retry=True))
+    return RequestError(error(Code.NOT_READY, message))

@@ -24,6 +24,7 @@ from hypercorn.protocol.h2 import BUFFER_HIGH_WATER, H2Protocol, StreamBuffer
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.utils import filter_pseudo_headers
 
+from stoker.core.codes import Code
 from stoker.gateway.answers import Answer, error
 from stoker.gateway.framing import FramingError, request_head
 from stoker.gateway.headers import HeaderList
@@ -117,7 +118,7 @@ class Http2(H2Protocol):
         headers = filter_pseudo_headers(raw)
         wrong = _what_is_wrong(method, target, headers)
         if wrong is not None:
-            self._refuse(stream_id, error(400, wrong, code="malformed_request"))
+            self._refuse(stream_id, error(Code.MALFORMED_REQUEST, wrong))
             return
         if request.stream_ended is None:
             self._uploading.add(stream_id)

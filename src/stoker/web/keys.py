@@ -65,15 +65,15 @@ class KeyEndpoints:
         blueprint.add_url_rule("/keys/<key_id>", view_func=self.revoke_key, methods=["DELETE"])
 
     async def keys(self) -> Response:
-        """``GET /keys``: all API keys, those that were revoked too; their texts are nowhere."""
+        """``GET /keys``: all API keys there ever were, without their texts."""
         return self.wire.listing([key.shown() for key in await self.desk.all()])
 
     async def create_key(self) -> Response:
-        """``POST /keys``: make an API key; its text is in this answer and never again."""
+        """``POST /keys``: make an API key. Its text is in this answer, as ``key``, and can't be had again."""
         key, text = await self.desk.create(key_order(await read_object(request), "the request"))
         return self.wire.answer({**key.shown(), "key": text}, 201)
 
     async def revoke_key(self, key_id: str) -> Response:
-        """``DELETE /keys/{id}``: revoke an API key; it stays in the listing."""
+        """``DELETE /keys/{id}``: revoke an API key, at once and for good; it stays in the listing."""
         await read_object(request, optional=True)
         return self.wire.answer((await self.desk.revoke(key_id)).shown())

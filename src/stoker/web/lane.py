@@ -12,6 +12,7 @@ import attrs
 import trio
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 
+from stoker.core.codes import Code
 from stoker.gateway.answers import Answer, error, too_large
 from stoker.gateway.callers import Caller
 from stoker.gateway.forward import Forwarder
@@ -101,9 +102,9 @@ class ProxyLane:
 def _refusal(scope: HTTPScope, target: bytes, headers: HeaderList) -> Answer | None:
     if scope["method"] != "POST":
         message = f"{scope['path']} does not take {scope['method']}; it takes: POST"
-        return error(405, message, code="method_not_allowed", headers=[(b"allow", b"POST")])
+        return error(Code.METHOD_NOT_ALLOWED, message, headers=[(b"allow", b"POST")])
     wrong = unwritable(target, headers)
-    return None if wrong is None else error(400, wrong, code="invalid_header")
+    return None if wrong is None else error(Code.INVALID_HEADER, wrong)
 
 
 async def _cancel_when_gone(receive: ASGIReceiveCallable, sink: _AsgiSink, scope: trio.CancelScope) -> None:

@@ -57,20 +57,23 @@ class ManagementEndpoints:
         blueprint.add_url_rule("/gateway/restart", view_func=self.restart_gateway, methods=["POST"])
 
     async def backends(self) -> Response:
-        """``GET /backends``: where clients' requests may go."""
+        """``GET /backends``: what clients may talk to, with or without the gateway between."""
         known = filter(_may_know(), self.control.infos())
         return self.wire.listing([self._backend(info) for info in known if info.base_url is not None])
 
     async def gpu(self) -> Response:
-        """``GET /gpu``: the GPUs, or none and the reason."""
+        """``GET /gpu``: the GPUs, or an empty list with the ``reason``."""
         return self.wire.answer(await self.operations.gpus())
 
     async def gpu_ledger(self) -> Response:
-        """``GET /gpu/ledger``: what engines were measured to use of GPUs."""
+        """``GET /gpu/ledger``: what engines were measured to use of GPUs, the latest last.
+
+        ``used`` are the bytes of each GPU in the last run, ``used_before`` those in the one before.
+        """
         return self.wire.listing(self.operations.gpu_ledger())
 
     async def status(self) -> Response:
-        """``GET /status``: version, uptime, policy, queue and counts, and what the program adds to it."""
+        """``GET /status``: version, uptime, policies, queue, counts, lanes, what reads requests, plugins."""
         counts = Counter(info.state for info in self.control.infos())
         own = {
             "version": __version__,
@@ -91,35 +94,50 @@ class ManagementEndpoints:
         return self.wire.answer({**own, **self.operations.status()})
 
     async def events(self) -> Response:
-        """``GET /events``: server-sent events, a snapshot and then every change of every engine."""
+        """``GET /events``: server-sent events: a ``snapshot`` of all engines, then an ``engine`` for every change."""
         stream = EventStream(self.control, self.wire, self.ends, self.keep_alive_seconds, _may_know())
         # Buffering proxies would keep events to themselves.
         return Response(stream, 200, {"x-accel-buffering": "no"}, content_type=_EVENTS)
 
     async def reload(self) -> Response:
-        """``POST /reload``: read the configuration again; answers with what that changed."""
+        """``POST /reload``: read the configuration again, do what changed in it, and answer with the difference.
+
+        400 with every mistake; then nothing changed.
+        """
         await read_object(request, optional=True)
         return self.wire.answer(await self.operations.reload())
 
     async def strays(self) -> Response:
-        """``GET /strays``: processes of an earlier run that belong to no engine."""
+        """``GET /strays``: processes with this home's marker that belong to no engine.
+
+        ``engine_id`` is what the marker says.
+        """
         return self.wire.listing(await self.control.strays())
 
     async def prune(self) -> Response:
-        """``POST /prune``: take engines that have ended off the list, and end strays."""
+        """``POST /prune``: take engines that are STOPPED, or in ERROR for good, off the list, and end strays.
+
+        Engines of the configuration stay. Answers with what was ``forgotten`` and ``ended``, and what is ``remaining``.
+        """
         await read_object(request, optional=True)
         forgotten = self.control.forget_ended()
         ended = await self.control.end_strays()
         return self.wire.answer({"forgotten": forgotten, "ended": ended.found, "remaining": ended.remaining})
 
     async def stop_gateway(self) -> Response:
-        """``POST /gateway/stop``: end the program; with ``keep_engines`` its engines run on."""
+        """``POST /gateway/stop``: end the gateway.
+
+        With ``{"keep_engines": true}`` its engines run on; with ``{"now": true}`` it does not wait for requests.
+        """
         order = flags(await read_object(request, optional=True), ("keep_engines", "now"), "the stop")
         self.operations.stop_gateway(keep_engines=order["keep_engines"], now=order["now"])
         return self.wire.answer({"stopping": True}, 202)
 
     async def restart_gateway(self) -> Response:
-        """``POST /gateway/restart``: let the program be replaced by whatever its file is by now."""
+        """``POST /gateway/restart``: have the gateway replaced by what its file is by now, in the same process.
+
+        400 with what keeps the new one from starting. ``now`` is as for ``stop``.
+        """
         order = flags(await read_object(request, optional=True), ("now",), "the restart")
         await self.operations.restart_gateway(now=order["now"])
         return self.wire.answer({"restarting": True}, 202)

@@ -45,7 +45,7 @@ class MetricsEndpoint:
         blueprint.add_url_rule("/metrics", view_func=self.metrics, methods=["GET"])
 
     async def metrics(self) -> Response:
-        """``GET /metrics``: as OpenMetrics for those that accept it, as Prometheus' own text for everybody else."""
+        """``GET /metrics``: what is measured; OpenMetrics for those that accept it, else Prometheus' own text."""
         encode, content_type = choose_format(request.headers.get("accept", ""))
         async with self._turn:  # one thread is enough for it, whoever asks how often
             body = await trio.to_thread.run_sync(encode, self._page())

@@ -8,6 +8,7 @@ import attrs
 from quart import Blueprint, Response, request
 from werkzeug.routing import BaseConverter
 
+from stoker.core.codes import Code
 from stoker.gateway.answers import error, shown
 from stoker.gateway.routing import RoutingTable
 from stoker.model import Backend
@@ -52,15 +53,15 @@ class ModelEndpoints:
         blueprint.add_url_rule("/v1/models/<any_text:name>", view_func=self.show, methods=["GET"])
 
     async def listing(self) -> Response:
-        """``GET /v1/models``: every name that a client may send."""
+        """``GET /v1/models``: every name of a model with an engine that is READY, or that will be."""
         return self.wire.listing(list(self._models().values()))
 
     async def show(self, name: str) -> Response:
-        """``GET /v1/models/{id}``: one model."""
+        """``GET /v1/models/{id}``: one of them."""
         known = self._models()
         if name not in known:
             message = f"there is no model {shown(name)}; {suggestion(name, known)}"
-            raise RequestError(error(404, message, code="model_not_found", param="model"))
+            raise RequestError(error(Code.MODEL_NOT_FOUND, message, param="model"))
         return self.wire.answer(known[name])
 
     def _models(self) -> Mapping[str, Model]:

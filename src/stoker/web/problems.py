@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge, RequestTimeout
 
+from stoker.core.codes import Code
 from stoker.errors import ConfigError, ConflictError, NoSessionError, NotFoundError, StokerError, UpstreamError
 from stoker.gateway.answers import Answer, error, shown
 from stoker.gateway.paths import is_proxied
@@ -23,7 +24,7 @@ class RequestError(Exception):
 
 def bad_request(message: str, param: str | None = None) -> RequestError:
     """The error of a request that is not as it should be. ``param`` names the part that is wrong."""
-    return RequestError(error(400, message, code="bad_request", param=param))
+    return RequestError(error(Code.BAD_REQUEST, message, param=param))
 
 
 def answer_to(problem: Exception, *, method: str, path: str, most_bytes: int) -> Answer | None:
@@ -36,19 +37,19 @@ def answer_to(problem: Exception, *, method: str, path: str, most_bytes: int) ->
             return problem.answer
         case ConfigError():
             param = problem.mistakes[0].path or None if len(problem.mistakes) == 1 else None
-            return error(400, str(problem), code="invalid_configuration", param=param)
+            return error(Code.INVALID_CONFIGURATION, str(problem), param=param)
         case NoSessionError():
-            return error(404, str(problem), code="session_not_found", param="session_id")
+            return error(Code.SESSION_NOT_FOUND, str(problem), param="session_id")
         case NotFoundError():
-            return error(404, str(problem), code="not_found")
+            return error(Code.NOT_FOUND, str(problem))
         case ConflictError():
-            return error(409, str(problem), code="conflict")
+            return error(Code.CONFLICT, str(problem))
         case UpstreamError():
-            return error(502, str(problem), code="engine_failed")
+            return error(Code.ENGINE_FAILED, str(problem))
         case StoreError():
-            return error(503, str(problem), code="state_unavailable", retry=True)
+            return error(Code.STATE_UNAVAILABLE, str(problem))
         case StokerError():
-            return error(500, str(problem), code="failed")
+            return error(Code.FAILED, str(problem))
         case HTTPException():
             return _answer_to_http(problem, method, path, most_bytes)
     return None
@@ -59,17 +60,17 @@ def _answer_to_http(problem: HTTPException, method: str, path: str, most_bytes: 
         case NotFound() if is_proxied(path) and method != "POST":
             return _wrong_method(method, path, "POST")
         case NotFound():
-            return error(404, f"there is nothing at {shown(path)}", code="not_found")
+            return error(Code.NOT_FOUND, f"there is nothing at {shown(path)}")
         case MethodNotAllowed():
             return _wrong_method(method, path, ", ".join(sorted(problem.valid_methods or ())))
         case RequestEntityTooLarge():
             message = f"the body is larger than {most_bytes} bytes, the most that {shown(path)} takes"
-            return error(413, message, code="request_too_large", headers=_CLOSE)
+            return error(Code.REQUEST_TOO_LARGE, message, headers=_CLOSE)
         case RequestTimeout():
-            return error(408, "the body did not arrive in time", code="request_timeout", headers=_CLOSE)
-    return error(problem.code or 500, problem.description or problem.name, code="refused")
+            return error(Code.REQUEST_TIMEOUT, "the body did not arrive in time", headers=_CLOSE)
+    return error(Code.REFUSED, problem.description or problem.name, status=problem.code or 500)
 
 
 def _wrong_method(method: str, path: str, allowed: str) -> Answer:
     message = f"{shown(path)} does not take {shown(method)}; it takes {allowed}"
-    return error(405, message, code="method_not_allowed", headers=[(b"allow", allowed.encode())])
+    return error(Code.METHOD_NOT_ALLOWED, message, headers=[(b"allow", allowed.encode())])

@@ -6,6 +6,7 @@ import attrs
 from quart import Blueprint, Response, g, request
 
 from stoker.contracts import CREDENTIALS
+from stoker.core.codes import Code
 from stoker.gateway.answers import error, shown
 from stoker.gateway.explaining import Explanation, explain
 from stoker.gateway.members import members
@@ -40,7 +41,7 @@ class RouteEndpoints:
         explanation = explain(self.table, described)
         if explanation is None:
             message = f"the model {shown(order.model)} does not exist; {suggestion(order.model, self.table.names())}"
-            raise RequestError(error(404, message, code="model_not_found", param="model"))
+            raise RequestError(error(Code.MODEL_NOT_FOUND, message, param="model"))
         return self.wire.answer(self._shown(explanation, described))
 
     def _described(self, order: RouteOrder, body: bytes) -> RouteRequest:

@@ -54,7 +54,7 @@ class SessionEndpoints:
             blueprint.add_url_rule(path, view_func=view, methods=methods)
 
     async def sessions(self) -> Response:
-        """``GET /sessions``: sessions, the latest first, ``?limit=n`` of them, those behind ``?after=…``."""
+        """``GET /sessions``: the sessions there are, the one last used first, page by page."""
         query = Query(request.query_string, ("limit", "after"))
         cursor = query.text("after")
         try:
@@ -66,7 +66,11 @@ class SessionEndpoints:
         return self._page([_shown(each) for each in page.items], page.next)
 
     async def create(self) -> Response:
-        """``POST /sessions``: begin a session; 201."""
+        """``POST /sessions``: begin a session.
+
+        ``title``, ``instructions`` (a text, or messages of the role ``system``) and ``metadata`` (an object of one's
+        own) may be given.
+        """
         order = session_order(await read_object(request, optional=True), self._reach().owner, self.archive.clock())
         return self.wire.answer(_shown(await self.archive.run(store.creation(order))), 201)
 
@@ -75,7 +79,7 @@ class SessionEndpoints:
         return self.wire.answer(_shown(await self.archive.run(store.one(session_id, self._reach().whose))))
 
     async def delete(self, session_id: str) -> Response:
-        """``DELETE /sessions/{id}``: forget a session."""
+        """``DELETE /sessions/{id}``: forget a session, and all that was said in it."""
         await read_object(request, optional=True)
         await self.archive.run(store.deletion(session_id, self._reach().whose))
         return self.wire.answer({"object": "session.deleted", "session_id": session_id, "deleted": True})
@@ -88,31 +92,34 @@ class SessionEndpoints:
         return self._page([{**each.message, **_about(each)} for each in page.items], page.next)
 
     async def clear(self, session_id: str) -> Response:
-        """``POST /sessions/{id}/clear``: forget what was said in a session, and keep it."""
+        """``POST /sessions/{id}/clear``: forget what was said in a session, and keep its title and its instructions."""
         await read_object(request, optional=True)
         work = store.clearing(session_id, self._reach().whose, self.archive.clock())
         return self.wire.answer(_shown(await self.archive.run(work)))
 
     async def retract(self, session_id: str, turn: int) -> Response:
-        """``DELETE /sessions/{id}/turns/{turn}``: forget one question and its answer."""
+        """``DELETE /sessions/{id}/turns/{turn}``: forget one turn: a question and its answer."""
         await read_object(request, optional=True)
         work = store.retraction(session_id, self._reach().whose, min(turn, LAST_PLACE), self.archive.clock())
         return self.wire.answer(_shown(await self.archive.run(work)))
 
     async def rename(self, session_id: str) -> Response:
-        """``PATCH /sessions/{id}/title``: give a session another title."""
+        """``PATCH /sessions/{id}/title``: give a session another ``title``."""
         title = title_order(await read_object(request))
         work = store.renaming(session_id, self._reach().whose, title, self.archive.clock())
         return self.wire.answer(_shown(await self.archive.run(work)))
 
     async def clean_up(self) -> Response:
-        """``POST /sessions/cleanup``: forget the sessions in which nothing happened for so many days."""
+        """``POST /sessions/cleanup``: forget the caller's sessions in which nothing happened for ``older_than_days``.
+
+        If nothing is said, ``keep_days`` of the configuration count. Answers with how many were ``deleted``.
+        """
         days = cleanup_order(await read_object(request, optional=True), self.settings.keep_days)
         before = self.archive.clock() - days * DAY_SECONDS
         return self.wire.answer({"deleted": await self.archive.clean_up(before, self._reach().whose)})
 
     async def export(self, session_id: str) -> Response:
-        """``GET /sessions/{id}/export``: all of a session as one JSON document, for ``import``."""
+        """``GET /sessions/{id}/export``: all of a session as one JSON document, which ``import`` takes."""
         owner = self._reach().whose
         session = await self.archive.run(store.one(session_id, owner))
         headers = {"content-disposition": f'attachment; filename="{session_id}.json"'}
@@ -131,7 +138,11 @@ class SessionEndpoints:
         yield b"\n]}\n"
 
     async def take_in(self) -> Response:
-        """``POST /sessions/import``: make the session that an export is of; 201, or 409 if its id is taken."""
+        """``POST /sessions/import``: make the session that an export is of.
+
+        Its id stays, unless it is left out; 409 if that is taken. The body may have 64 MiB. ``messages`` may also be
+        those of a chat.
+        """
         body = await request.get_data(cache=True, as_text=False, parse_form_data=False)
         reach, now = self._reach(), self.archive.clock()
 

@@ -33,7 +33,8 @@ _EVENTS = "text/event-stream"
 _ERROR = {"error": {"message": str, "type": str, "param": str | None, "code": str}}
 _DESCRIPTION = """\
 Keeps inference engines running and puts one OpenAI-compatible address in front of them. What is `GET` here can also be
-asked for with `HEAD`. Every error has the same shape; its message says what is wrong and what to do about it.
+asked for with `HEAD`. Every error of Stoker's own has the same shape; its message says what is wrong and what to do.
+Errors of engines pass as they are.
 
 Paths for clients are open as long as there are no API keys, and with the first key need one of the scope that is named
 beside them. Those of management always need the admin token, or a key of the scope `admin`.
@@ -179,8 +180,8 @@ def _to_an_engine(path: str, taken: Sequence[str], schemas: Schemas) -> dict[str
     return {
         "operationId": "engines" + re.sub(r"\W+", "_", path).rstrip("_"),
         "tags": ["engines"],
-        "summary": "To an engine of the model that the body names.",
-        "description": "Body and answer are the engine's: see its own documentation of this path.",
+        "summary": "To an engine of the model that the body names, if it serves the path; streams included.",
+        "description": "What it takes and answers is its own matter: see its documentation of the path.",
         "security": [{}, *_with_scopes(["inference"])],
         "parameters": [],
         "requestBody": {"required": True, "content": {media: {"schema": body} for media in taken}},

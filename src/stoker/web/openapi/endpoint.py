@@ -28,7 +28,7 @@ class OpenApiEndpoint:
         blueprint.add_url_rule("/openapi.json", view_func=self.document, methods=["GET"])
 
     async def document(self) -> Response:
-        """``GET /openapi.json``: this document."""
+        """``GET /openapi.json``: all that can be asked, as an OpenAPI document."""
         if not self._written:  # no route is added once there are requests
             self._written = self.wire.encode(document(current_app, self.spec_schema))
         return Response(self._written, content_type=JSON)
