@@ -14,8 +14,8 @@ from drawing.marks import Parts, redrawn
 DOCS = Path(__file__).resolve().parent
 DRAWN: Mapping[str, Parts] = {
     "explanation/routing.md": routing.PARTS,
+    "reference/cli.md": commands.PARTS,
     "reference/client.md": client.PARTS,
-    "reference/commands.md": commands.PARTS,
     "reference/configuration.md": configuration.PARTS,
     "reference/engine-states.md": states.PARTS,
     "reference/hooks.md": hooks.PARTS,

@@ -83,7 +83,7 @@ def _import(name: str) -> ModuleType:
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise ImportError(f"{error}; install it, with Stoker: pip install 'stoker[fast]'") from error
+        raise ImportError(f"{error}; install it, in the clone: pip install '.[fast]'") from error
     version: str = getattr(module, "__version__", "0")
     if tuple(map(int, re.findall(r"\d+", version)[:3])) < OLDEST[name]:
         oldest = ".".join(map(str, OLDEST[name]))

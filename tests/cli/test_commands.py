@@ -11,22 +11,18 @@ import pytest
 
 from stoker import __version__
 from stoker.cli.invocation import as_typed
+from stoker.cli.outside import VARIABLES
 from stoker.cli.run import run
-from stoker.cli.tree import COMMANDS, GROUPS, SUBGROUPS, make_app
+from stoker.cli.tree import COMMANDS, GROUPS, make_app, paths, whole
 
 from .conftest import Call, Shell, fake_engine_toml
 
-MANUAL = Path(__file__).resolve().parents[2] / "docs" / "reference" / "cli.md"
+ROOT = Path(__file__).resolve().parents[2]
+MANUAL = ROOT / "docs" / "reference" / "cli.md"
+AMONG_OURSELVES = frozenset(
+    {"STOKER_HANDED_OVER", "STOKER_INVOKED_AS", "STOKER_MARK"}
+)  # said by us to our own processes
 NOBODY = "http://127.0.0.1:1"  # root alone could listen there, and nothing does
-PATHS: list[tuple[str, ...]] = [(name,) for name in COMMANDS] + [
-    (group, name) for group, (_, names) in GROUPS.items() for name in names
-]
-PATHS += [
-    (outer, inner, name)
-    for outer, groups in SUBGROUPS.items()
-    for inner, (_, names) in groups.items()
-    for name in names
-]
 
 
 def test_the_version_is_there_without_importing_the_rest(shell: Shell) -> None:
@@ -60,17 +56,30 @@ def test_help_of_the_whole_imports_no_command(shell: Shell) -> None:
     assert "trio" not in done.stderr
 
 
-@pytest.mark.parametrize("path", PATHS, ids=" ".join)
-def test_every_command_explains_itself_and_stands_in_the_manual(
-    path: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("path", list(paths()))
+def test_every_command_explains_itself_in_the_words_of_the_manual(
+    path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run([*path, "--help"]) == 0
-    assert f"Usage: stoker {' '.join(path)}" in capsys.readouterr().out
+    assert run([*path.split(), "--help"]) == 0
+    page = capsys.readouterr().out
+    assert f"Usage: stoker {path}" in page
+    command = make_app()
+    for word in path.split():
+        command = command[word]
+    in_lists = command.help
+    assert whole(command).split("\n\n")[0] == in_lists, "the first line of its docstring is another"
+    assert "".join(whole(command).split()) in "".join(page.split())
     manual = MANUAL.read_text()
-    assert f"`stoker {' '.join(path)}" in manual
-    for argument in make_app()[path[0]][path[-1]].assemble_argument_collection() if len(path) == 2 else ():
-        long_names = [name for name in argument.names if name.startswith("--")]
-        assert not long_names or any(name in manual for name in long_names), long_names
+    assert manual.count(f"\n### stoker {path}\n") == 1
+    assert f"](#stoker-{path.replace(' ', '-')})" in manual
+
+
+def test_every_variable_that_counts_is_told_of() -> None:
+    read = re.compile(r"""(?:environ\.get\(|environ\[|= )"(STOKER_[A-Z_]+)\"""")
+    sources = (file.read_text() for file in (ROOT / "src" / "stoker").rglob("*.py"))
+    names = {name for source in sources for name in read.findall(source)}
+    assert names >= {"STOKER_HOME", "STOKER_TRACEBACK"}
+    assert names - VARIABLES.keys() == AMONG_OURSELVES
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from stoker.cli.checks import Finding, Verdict, fleet, machine
+from stoker.cli.checks import Finding, Verdict, What, fleet, machine
 from stoker.cli.checks import home as folder
 from stoker.cli.finding import read_gateway
 from stoker.cli.plugins import load_plugins
@@ -66,9 +66,9 @@ def test_few_descriptors() -> None:
 
 def test_a_full_disk(tmp_path: Path) -> None:
     there = tmp_path / "not" / "yet"
-    assert machine.disk("disk", there, "make room", full=0, low=0).verdict is Verdict.OK
-    assert machine.disk("disk", there, "make room", full=0, low=2**80).verdict is Verdict.WARN
-    assert failed(machine.disk("disk", there, "make room", full=2**80), "free in", "make room")
+    assert machine.disk(What.DISK, there, "make room", full=0, low=0).verdict is Verdict.OK
+    assert machine.disk(What.DISK, there, "make room", full=0, low=2**80).verdict is Verdict.WARN
+    assert failed(machine.disk(What.DISK, there, "make room", full=2**80), "free in", "make room")
 
 
 def test_a_clock_that_stands_in_the_past(home: Home) -> None:
@@ -204,7 +204,7 @@ def test_environments_that_are_missing_or_broken(home: Home, tmp_path: Path) -> 
     assert named.verdict is Verdict.OK
     (tmp_path / "python").write_text("#!/bin/sh\necho 'no module named os' >&2; exit 1\n")
     (tmp_path / "python").chmod(0o755)
-    assert failed(fleet.interpreter("runtime x", tmp_path / "python", "mend it"), "no module named os")
+    assert failed(fleet.interpreter("x", tmp_path / "python", "mend it"), "no module named os")
 
 
 def test_a_gateway_that_does_not_answer(running: Shell, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,7 +273,7 @@ def test_what_is_not_installed_is_said_in_a_line_with_the_remedy(
     found = load({})
     assert (found.parser, found.reader) == (parser, reader)
     [record] = caplog.records
-    assert re.match(f"slower without {missing}: .*{missing}.*stoker\\[fast\\]", record.getMessage())
+    assert re.match(f"slower without {missing}: .*{missing}.*'\\.\\[fast\\]'", record.getMessage())
 
 
 def test_what_is_too_old_is_not_used(installed: Mapping[str, ModuleType], caplog: pytest.LogCaptureFixture) -> None:

@@ -19,15 +19,12 @@ from cyclopts import App, Argument, CycloptsError
 from stoker.cli.extensions import add_commands
 from stoker.cli.plugins import load_plugins
 from stoker.cli.run import run
-from stoker.cli.tree import make_app, paths
+from stoker.cli.tree import make_app
 from tests.pages import FENCE, PAGES, ROOT, SHOWN, TYPED, Block, blocks, said_to_stoker
 
 WRITE_A_PLUGIN = ROOT / "docs" / "how-to" / "write-a-plugin.md"  # test_write_a_plugin.py does what it says
-CLI_PAGE = ROOT / "docs" / "reference" / "cli.md"
 SPAN = re.compile(r"`((?:[^`]*(?:stoker\.pyz|--run) |stoker )[^`]+)`")
 OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
-OWN_OPTIONS = r"(?:\n\n\| option \| meaning \|(?:\n\|.*)*)?"
-SAID_ONCE = frozenset({"--plugin-path", "--strict"})  # of all commands that load plugins together
 EVERYWHERE = frozenset({"--help", "-h", "--version", "-V"})
 
 
@@ -125,29 +122,6 @@ def test_every_command_in_running_text_is_one_and_has_the_options_it_is_named_wi
                 seen += 1
                 assert option in options_of(app, command), f"{page.name}: stoker {' '.join(words)}"
     assert seen > 60
-
-
-def told_of(command: Sequence[str]) -> str:
-    """What the page says of a command: its row, or the paragraph that begins with it, and its options."""
-    text, path = CLI_PAGE.read_text(), " ".join(command)
-    told = re.findall(rf"^(?:\| )?`stoker {path}[ `].*(?:\n(?!\n|\|).*)*{OWN_OPTIONS}", text, re.MULTILINE)
-    assert told, f"stoker {path} is not on the page"
-    if command[0] == "engine":
-        told += re.findall(rf"^\| `-.*\| (?:.*, )?{command[-1]}(?:,.*)? \|.*$", text, re.MULTILINE)
-    return "\n".join(told)
-
-
-def test_the_page_of_the_command_line_has_every_command_with_every_option(app: App) -> None:
-    missing = []
-    for command in map(str.split, paths()):
-        told = told_of(command)
-        for argument in arguments_of(app, command):
-            names = argument.names
-            if not names[0].startswith("-") or SAID_ONCE & {*names}:
-                continue
-            if not any(re.search(rf"(?<![\w-]){name}\b", told) for name in names):
-                missing.append(f"{' '.join(command)} {names[0]}")
-    assert not missing
 
 
 @pytest.mark.usefixtures("_a_home_with_plugins")

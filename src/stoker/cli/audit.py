@@ -33,11 +33,16 @@ COLUMNS = (
 
 def audit(
     *,
-    tail: Annotated[int, Parameter(("--tail", "-n"), help="How many of the last entries to show (100).")] = 100,
+    tail: Annotated[
+        int, Parameter(("--tail", "-n"), metavar="ENTRIES", help="How many of the last entries to show (100).")
+    ] = 100,
     as_json: AsJson = False,
     watch: Watch = False,
 ) -> None:
-    """Show who changed what through management, the latest last. Works without a gateway."""
+    """Show who changed what through management.
+
+    The latest comes last, and each has the address it came from. Works without a gateway.
+    """
     if not 0 <= tail <= MOST_ENTRIES:
         raise ConfigError("--tail", [Mistake("", f"must be from 0 to {MOST_ENTRIES}")])
     home = Home.from_environment(os.environ)

@@ -18,11 +18,10 @@ from stoker.cli.chatting.screen import Screen
 from stoker.cli.chatting.typed import completions
 from stoker.cli.completing import completing
 from stoker.cli.finding import find_gateway
+from stoker.cli.outside import INTERRUPTED
 from stoker.cli.terminal import console
 from stoker.errors import ConfigError, Mistake
 from stoker.home import Home
-
-INTERRUPTED = 130
 
 
 def chat(
@@ -33,24 +32,38 @@ def chat(
     /,
     *,
     message: Annotated[
-        str | None, Parameter(("--message", "-m"), help="Ask this, print the answer and nothing else, and end.")
+        str | None,
+        Parameter(("--message", "-m"), metavar="TEXT", help="Ask this, print the answer and nothing else, and end."),
     ] = None,
-    system: Annotated[str, Parameter("--system", help="What the model is told before all else.")] = "",
+    system: Annotated[str, Parameter("--system", metavar="TEXT", help="What the model is told before all else.")] = "",
     session: Annotated[
         str | None,
-        Parameter("--session", help="The id of a stored conversation to go on with.", completer=completing("sessions")),
+        Parameter(
+            "--session",
+            metavar="ID",
+            help="The id of a stored conversation to go on with.",
+            completer=completing("sessions"),
+        ),
     ] = None,
     new_session: Annotated[
-        str | None, Parameter("--new-session", help="Begin a stored conversation with this title.")
+        str | None, Parameter("--new-session", metavar="TITLE", help="Begin a stored conversation with this title.")
     ] = None,
-    temperature: Annotated[float | None, Parameter("--temperature", help="How freely it chooses its words.")] = None,
-    top_p: Annotated[float | None, Parameter("--top-p", help="From how much of the likeliest it chooses.")] = None,
-    max_tokens: Annotated[int | None, Parameter("--max-tokens", help="How long an answer may get.")] = None,
-    seed: Annotated[int | None, Parameter("--seed", help="For answers that can be had again.")] = None,
+    temperature: Annotated[
+        float | None, Parameter("--temperature", metavar="N", help="How freely it chooses its words.")
+    ] = None,
+    top_p: Annotated[
+        float | None, Parameter("--top-p", metavar="N", help="From how much of the likeliest it chooses.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, Parameter("--max-tokens", metavar="N", help="How long an answer may get.")
+    ] = None,
+    seed: Annotated[int | None, Parameter("--seed", metavar="N", help="For answers that can be had again.")] = None,
 ) -> int:
-    """Chat with a model at the terminal. Without one, or with --message, one question gets its answer.
+    """Chat with a model at the terminal, or ask it one question.
 
-    The question is read from standard input where that is no terminal. In a chat /help says what else there is.
+    With --message, or where standard input or output is no terminal, it asks one question, and prints the answer
+    and nothing else. The question is read from standard input unless --message is given. In a chat, /help says
+    what else there is.
     """
     if session is not None and new_session is not None:
         raise ConfigError("--session", [Mistake("", "and --new-session are one too many; give one of them")])

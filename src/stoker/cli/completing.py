@@ -24,10 +24,13 @@ Name = tuple[str, str]
 
 
 def completion(
-    shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="Which shell it is for.")],
+    shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="Which shell it is for: bash, zsh or fish.")],
     /,
 ) -> None:
-    """Print a script for your shell; `eval` it, or put it where the shell looks for such scripts."""
+    """Print what makes a shell complete commands, ids and models.
+
+    It is a script: `eval` it, or put it where the shell looks for such scripts.
+    """
     from stoker.cli.tree import make_app
 
     started = Path(sys.argv[0]).name

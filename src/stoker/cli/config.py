@@ -24,7 +24,10 @@ def check(*, config: ConfigFile = None, plugin_path: PluginPath = (), strict: St
 
 
 def show(*, config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Show all of the configuration, with the defaults."""
+    """Show all of the configuration, with the defaults.
+
+    It is printed as TOML.
+    """
     _, settings = find_settings(config)
     if as_json:
         print_json(tomllib.loads(configuration.to_toml(settings)))

@@ -12,6 +12,7 @@ from stoker import config
 from stoker.cli.finding import read_gateway
 from stoker.cli.invocation import program
 from stoker.cli.options import ListenAt, PluginPath, Strict
+from stoker.cli.outside import INTERRUPTED
 from stoker.cli.plugins import load_plugins
 from stoker.cli.runtime import make_sure
 from stoker.cli.up import log_to_stderr
@@ -30,7 +31,6 @@ EMBEDDING = EngineSpec(
     runtime=RUNTIME,
     kind="embedding",
 )
-INTERRUPTED = 130
 
 
 def demo(
@@ -40,7 +40,11 @@ def demo(
     strict: Strict = False,
     exit_after: Annotated[bool, Parameter("--exit", help="End after the answer, instead of at Ctrl-C.")] = False,
 ) -> int:
-    """Install what is missing, run a chat and an embedding engine, and let the first answer a question."""
+    """Run a small chat model and an embedding model, and let one answer a question.
+
+    It installs the embedded runtime if that is missing, prints the answer as it comes, and stays until Ctrl-C.
+    With --exit it ends after the answer: with 0 if there was one.
+    """
     settings = Settings(engines=(CHAT, EMBEDDING))
     if listen is not None:
         settings = config.with_listen(settings, listen)

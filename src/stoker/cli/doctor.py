@@ -13,7 +13,7 @@ import attrs
 from cyclopts import Parameter
 
 from stoker import accelerators
-from stoker.cli.checks import Finding, Verdict, fleet, machine
+from stoker.cli.checks import LOW_CACHE_BYTES, Finding, Verdict, What, fleet, machine
 from stoker.cli.checks import home as folder
 from stoker.cli.client import connect
 from stoker.cli.configured import DEFAULT_FILE
@@ -42,10 +42,11 @@ def doctor(
     ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Look for what is wrong: on the machine, with the state folder, the configuration, environments, the gateway.
+    """Look for what is wrong here, and for processes that nobody watches.
 
-    Each finding that is not "ok" comes with a remedy. Ends with exit code 1 if anything failed, or if there are
-    processes that nobody watches; a warning alone is none.
+    Of each thing it says `ok`, `warn` or `fail`, and what to do unless it is `ok`. It changes nothing, works
+    without a gateway, and offers to end processes that nobody watches. The exit code is 1 where anything failed,
+    or where there are such processes; warnings leave it at 0.
     """
     home = Home.from_environment(os.environ)
     running = read_gateway(home)
@@ -76,13 +77,13 @@ def examine(
     yield folder.folder(home)
     yield folder.token(home)
     yield folder.state(home)
-    yield machine.disk("disk", home.path, "make room there, or set STOKER_HOME to a larger disk")
+    yield machine.disk(What.DISK, home.path, "make room there, or set STOKER_HOME to a larger disk")
     yield machine.disk(
-        "model cache",
+        What.MODELS,
         machine.model_cache(os.environ),
         "make room, or set HF_HOME to a larger disk: a model of 7 billion parameters takes 15 GB",
         full=0,
-        low=machine.LOW_CACHE_BYTES,
+        low=LOW_CACHE_BYTES,
     )
     registry = load_plugins(plugin_path)
     yield fleet.plugins(registry)

@@ -97,11 +97,13 @@ def stop(
     /,
     *,
     drain: Annotated[bool, Parameter(negative="--no-drain", help="Let it finish its requests.")] = True,
-    drain_timeout: Annotated[float | None, Parameter(help="Seconds it has for that; else what its spec says.")] = None,
+    drain_timeout: Annotated[
+        float | None, Parameter(metavar="SECONDS", help="Seconds it has for that; else what its spec says.")
+    ] = None,
     forget: Annotated[bool, Parameter(help="Take it off the list when it is stopped.")] = False,
     wait: Annotated[bool, Parameter(negative="--no-wait", help="Wait until nothing of it is left.")] = True,
 ) -> None:
-    """Drain and stop an engine."""
+    """Drain and stop an engine, and wait until nothing of it is left."""
     with connect() as client:
         order_stop(client, engine_id, drain_order(drain=drain, drain_timeout=drain_timeout), forget=forget)
         if wait:
@@ -149,7 +151,11 @@ def _wait_until_stopped(client: Client, engine_id: str) -> None:
 
 
 def logs(engine_id: EngineId, /, *, tail: Tail = 200, follow: Follow = False) -> None:
-    """Show what an engine printed; with --follow also over its restarts, and over those of the gateway."""
+    """Show the end of what an engine printed.
+
+    With --follow it goes on over restarts of the engine and, if it is back within half a minute, of the gateway;
+    each is said on standard error.
+    """
     if follow:
         from stoker.cli.following import follow as go_on
 

@@ -23,7 +23,10 @@ Now = Annotated[bool, Parameter("--now", help="Don't wait for requests that are 
 
 
 def start(*, serving: Serving = AS_CONFIGURED) -> None:
-    """Start the gateway in the background and wait until it answers. One that runs already is left alone."""
+    """Start the gateway in the background and wait until it answers.
+
+    One that runs already is left as it is.
+    """
     home = _home()
     if running := read_gateway(home):
         _tell_of(running)
@@ -68,7 +71,11 @@ def restart(
         bool, Parameter(negative=(), help="Stop and start the engines too, and run in the background then.")
     ] = False,
 ) -> None:
-    """Have the gateway replaced by what its file is by now; engines run on, and clients wait in between."""
+    """Replace the gateway by what its file is by now; engines run on.
+
+    It stays the same process at the same address, and clients wait meanwhile. Nothing happens where the new one
+    would not start. With --with-engines it is stopped whole, and started again in the background.
+    """
     home = _home()
     running = _running(home)
     if not with_engines:
@@ -81,7 +88,10 @@ def restart(
 
 
 def reload(*, as_json: AsJson = False) -> None:
-    """Read the configuration again and do what changed in it; what did not change is not touched."""
+    """Read stoker.toml again, do what changed in it, and say what.
+
+    All of it is done, or nothing where it has a mistake. What did not change is not touched.
+    """
     from stoker.cli.client import connect
 
     with connect() as client:
@@ -103,7 +113,10 @@ def reload(*, as_json: AsJson = False) -> None:
 
 
 def status(*, as_json: AsJson = False) -> int:
-    """Show whether the gateway runs, and where."""
+    """Show whether the gateway runs, and where.
+
+    The exit code is 3 where it does not.
+    """
     home = _home()
     running = read_gateway(home)
     if as_json:
@@ -124,7 +137,7 @@ def status(*, as_json: AsJson = False) -> int:
 
 
 def logs(*, tail: Tail = 200, follow: Follow = False) -> None:
-    """Show what a gateway in the background logged."""
+    """Show the end of what a gateway in the background logged."""
     from stoker.supervise.logs import tail as last_lines
 
     path = _home().gateway_log

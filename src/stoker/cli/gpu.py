@@ -43,7 +43,11 @@ AsLedger = Annotated[bool, Parameter("--ledger", help="Show what engines were me
 
 
 def gpu(*, ledger: AsLedger = False, as_json: AsJson = False, watch: Watch = False) -> None:
-    """Show the GPUs of this machine and who uses them. Without a gateway, nobody knows of engines."""
+    """Show the GPUs of this machine and who uses them.
+
+    That is memory used and promised, use, temperature, power, the engines that hold them and the processes that
+    use them. It works without a gateway; then nobody knows of engines.
+    """
     if ledger:
         present(_ledger, _ledger_page, as_json=as_json, watch=watch)
     else:

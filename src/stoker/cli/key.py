@@ -47,23 +47,36 @@ _DURATION = re.compile(r"([0-9]{1,6})(s|min|h|d)", re.ASCII)
 
 def create(
     *,
-    name: Annotated[str, Parameter("--name", help="Whose key it is, or what it is for.")],
+    name: Annotated[str, Parameter("--name", metavar="NAME", help="Whose key it is, or what it is for.")],
     scopes: Annotated[
-        tuple[Scope, ...], Parameter("--scope", help="What it may do: inference (if nothing is said), sessions, admin.")
+        tuple[Scope, ...],
+        Parameter(
+            "--scope",
+            metavar="SCOPE",
+            help="What it may do: inference (if nothing is said), sessions, admin. May be repeated.",
+        ),
     ] = (Scope.INFERENCE,),
     models: Annotated[
-        tuple[str, ...], Parameter("--model", help="A name that it may ask for; without any, all. May be repeated.")
+        tuple[str, ...],
+        Parameter("--model", metavar="NAME", help="A name that it may ask for; without any, all. May be repeated."),
     ] = (),
     requests_per_minute: Annotated[
-        int | None, Parameter("--requests-per-minute", help="How many requests it may send in any minute.")
+        int | None, Parameter("--requests-per-minute", metavar="N", help="How many requests it may send in any minute.")
     ] = None,
     concurrent_requests: Annotated[
-        int | None, Parameter("--concurrent", help="How many of its requests may be under way at once.")
+        int | None, Parameter("--concurrent", metavar="N", help="How many of its requests may be under way at once.")
     ] = None,
-    expires: Annotated[str | None, Parameter("--expires", help="How long it lives: 30d, 12h, 45min.")] = None,
+    expires: Annotated[
+        str | None,
+        Parameter("--expires", metavar="TIME", help="How long it lives: 30d, 12h, 45min, 90s; else for good."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key and print it. It can't be shown again: only its digest is kept."""
+    """Make an API key and print it; it can't be shown again.
+
+    Only its digest is kept. The key is all that goes to standard output. A gateway that runs acts on it at once;
+    without one it works as well.
+    """
     order = {
         "name": name,
         "scopes": [scope.value for scope in scopes],
@@ -87,7 +100,10 @@ def create(
 
 
 def listing(*, as_json: AsJson = False, watch: Watch = False) -> None:
-    """List the keys: what each may do, and whether it still does."""
+    """List the keys: what each may do, and whether it still does.
+
+    Works without a gateway.
+    """
 
     def page(keys: list[dict[str, Any]]) -> list[Table]:
         empty = f"there are no keys; make one with: {program()} key create --name NAME"
@@ -108,7 +124,10 @@ def revoke(
     key_id: Annotated[str, Parameter(help="The id of the key, as `key list` shows it.", completer=completing("keys"))],
     /,
 ) -> None:
-    """Revoke a key, at once and for good."""
+    """Revoke a key, at once and for good.
+
+    Works without a gateway.
+    """
     try:
         if has_gateway(_home(), os.environ):
             with connect() as client:

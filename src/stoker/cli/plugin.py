@@ -32,7 +32,10 @@ HOOKS = {
 def listing(
     *, plugin_path: PluginPath = (), strict: Strict = False, as_json: AsJson = False, watch: Watch = False
 ) -> None:
-    """List the plugins: where each came from, what it provides, and why it was left out if it was."""
+    """List the plugins and what they provide.
+
+    Also where each came from, and why it, its routes or its commands were left out if they were.
+    """
     once = watch is False
     look = _looker(plugin_path, strict=strict) if once else _onlooker(plugin_path, strict=strict)
     present(look, _page, as_json=as_json, watch=watch)

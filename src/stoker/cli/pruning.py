@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 60.0
 
 
 def prune(*, as_json: AsJson = False) -> int:
-    """Take engines that have ended off the list, and end processes that no gateway watches.
+    """Forget engines that have ended, and end processes that nobody watches.
 
     Engines of the configuration stay on the list. Without a gateway, its engines are what nobody watches.
     """

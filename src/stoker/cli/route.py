@@ -34,16 +34,25 @@ def explain(
     model: Annotated[str, Parameter(help="What the request asks for.", completer=completing("models"))],
     /,
     *,
-    path: Annotated[str, Parameter(help=f"Where it is sent; else {CHAT}.")] = CHAT,
-    header: Annotated[tuple[str, ...], Parameter(("--header", "-H"), help="'Name: value'; repeatable.")] = (),
-    prompt: Annotated[str | None, Parameter(help="What the user says in it.", allow_leading_hyphen=True)] = None,
+    path: Annotated[str, Parameter(metavar="PATH", help=f"Where it is sent; else {CHAT}.")] = CHAT,
+    header: Annotated[
+        tuple[str, ...], Parameter(("--header", "-H"), metavar="'NAME: VALUE'", help="A header of it; repeatable.")
+    ] = (),
+    prompt: Annotated[
+        str | None, Parameter(metavar="TEXT", help="What the user says in it.", allow_leading_hyphen=True)
+    ] = None,
     body: Annotated[
-        str | None, Parameter(help="A file with its body, or - for standard input.", allow_leading_hyphen=True)
+        str | None,
+        Parameter(metavar="FILE", help="A file with its body, or - for standard input.", allow_leading_hyphen=True),
     ] = None,
     as_json: AsJson = False,
     watch: Watch = False,
 ) -> None:
-    """Say which engine a request would get, and why, without sending it."""
+    """Say which engine a request would get, and why, without sending it.
+
+    A policy may go by what the request has: its path, its headers, and its body, of which either --prompt says
+    the words or --body is the whole, for the same MODEL. Policies that remember prompts go by their very bytes.
+    """
     if prompt is not None and body is not None:
         raise ConfigError("--body", [Mistake("", "says what the request holds, as --prompt does; give one of them")])
     text = _read(body) if body is not None else json.dumps(_asking(model, path, prompt), separators=(",", ":"))

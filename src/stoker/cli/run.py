@@ -1,7 +1,4 @@
-"""The one way in and out of a command: arguments become a call, and whatever comes of it an exit code.
-
-0 done, 1 failed, 2 the command line is wrong, 3 no gateway is running, 130 interrupted, 141 nobody reads the output.
-"""
+"""The one way in and out of a command: arguments become a call, and whatever comes of it an exit code."""
 
 from __future__ import annotations
 
@@ -15,12 +12,11 @@ from pathlib import Path
 from cyclopts import App, CycloptsError, MissingArgumentError, UnknownCommandError, UnusedCliTokensError
 
 from stoker.cli.invocation import as_typed, program
+from stoker.cli.outside import DONE, FAILED, NOT_RUNNING, READER_GONE, USAGE
 from stoker.cli.tree import make_app, paths, wants_plugins
 from stoker.errors import ConfigError, NotRunningError, StokerError
 from stoker.home import Home
 from stoker.suggesting import meant, suggestion
-
-DONE, FAILED, USAGE, NOT_RUNNING, READER_GONE = 0, 1, 2, 3, 141
 
 
 def run(arguments: Sequence[str]) -> int:

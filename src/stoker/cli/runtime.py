@@ -49,7 +49,7 @@ def listing(*, plugin_path: PluginPath = (), as_json: AsJson = False, watch: Wat
 
 
 def install(name: Name, /, *, plugin_path: PluginPath = ()) -> None:
-    """Install a runtime's environment, or complete one."""
+    """Install a runtime's environment, or complete one that was interrupted."""
     installed = make_sure(_home(), load_plugins(plugin_path), name)
     print(f"{name} is installed: {installed.python}")
 

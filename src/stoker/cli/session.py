@@ -40,11 +40,16 @@ SessionId = Annotated[
 
 def listing(
     *,
-    limit: Annotated[int, Parameter(("--limit", "-n"), help="How many to show, the last used ones (100).")] = 100,
+    limit: Annotated[
+        int, Parameter(("--limit", "-n"), metavar="SESSIONS", help="How many to show, the last used ones (100).")
+    ] = 100,
     as_json: AsJson = False,
     watch: Watch = False,
 ) -> None:
-    """List the sessions, the one last used first: all there are, for an admin, else those of the key."""
+    """List the sessions, the one last used first.
+
+    All there are, for an admin, else those of the key.
+    """
     if limit < 1:
         raise ConfigError("--limit", [Mistake("", "must be at least 1")])
 
@@ -80,9 +85,14 @@ def export(
     session_id: SessionId,
     /,
     *,
-    output: Annotated[Path | None, Parameter(("--output", "-o"), help="A file to write; without it, print.")] = None,
+    output: Annotated[
+        Path | None, Parameter(("--output", "-o"), metavar="FILE", help="A file to write; without it, print.")
+    ] = None,
 ) -> None:
-    """Print all of a session as one JSON document, which `session import` takes."""
+    """Print all of a session as one JSON document.
+
+    `session import` takes it.
+    """
     with _client(session_id) as client:
         text = client.text(_path(session_id, "export"))
         if output is None:
@@ -102,11 +112,14 @@ def take_in(
     /,
     *,
     new_id: Annotated[
-        bool, Parameter("--new-id", help="Give it an id of its own, for there may be one of its.")
+        bool, Parameter("--new-id", help="Give it another id; else it keeps its own, which nobody else may have.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a session of an export. It belongs to whoever imports it."""
+    """Make a session of an export, and print its id.
+
+    It belongs to whoever imports it.
+    """
     document = _read(file)
     if new_id:
         document.pop("session_id", None)
@@ -148,11 +161,18 @@ def cleanup(
     *,
     days: Annotated[
         float | None,
-        Parameter("--older-than-days", help="How long nothing happened in them; keep_days if nothing is said."),
+        Parameter(
+            "--older-than-days",
+            metavar="DAYS",
+            help="How long nothing happened in them; else keep_days, which has to be set then.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Forget the sessions in which nothing happened for so many days: all of them, for an admin."""
+    """Forget the sessions in which nothing happened for long.
+
+    All of them, for an admin, else those of the key.
+    """
     with connect(root="") as client:
         done = client.post("/sessions/cleanup", {"older_than_days": days}, patience_seconds=IMPORT_SECONDS)
     if as_json:

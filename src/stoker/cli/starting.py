@@ -20,16 +20,19 @@ from stoker.errors import ConfigError, ConflictError, Mistake, NotFoundError, St
 
 Wait = Annotated[bool, Parameter(negative="--no-wait", help="Wait until it is READY, and say what goes on.")]
 Names = Annotated[
-    tuple[str, ...], Parameter("--name", help="What clients may call the model, besides MODEL; repeatable.")
+    tuple[str, ...],
+    Parameter("--name", metavar="NAME", help="What clients may call the model, besides MODEL; repeatable."),
 ]
-Kind = Annotated[str | None, Parameter(help="llm, embedding, rerank, …; else llm.")]
+Kind = Annotated[str | None, Parameter(metavar="KIND", help="llm, embedding, rerank, …; else llm.")]
 Limit = Annotated[
-    int | None, Parameter("--max-concurrency", help="How many requests it is given at once; else any number.")
+    int | None,
+    Parameter("--max-concurrency", metavar="N", help="How many requests it is given at once; else any number."),
 ]
 Policy = Annotated[
     str | None,
     Parameter(
         "--policy",
+        metavar="NAME",
         help="What chooses among the engines of the model; else the gateway's own.",
         completer=completing("policies"),
     ),
@@ -39,24 +42,42 @@ Policy = Annotated[
 def start(
     model: Annotated[str, Parameter(help="What the engine loads: a name, or a path (./model.gguf).")],
     /,
-    *args: Annotated[str, Parameter(help="After --: arguments for the engine; with --runtime command, the command.")],
+    *args: Annotated[str, Parameter(help="After --: arguments for the engine; with `--runtime command`, the command.")],
     runtime: Annotated[
         str | None,
-        Parameter(help="Which runtime starts it, else vllm; see `runtime list`.", completer=completing("runtimes")),
+        Parameter(
+            metavar="NAME",
+            help="Which runtime starts it, else vllm; see `runtime list`.",
+            completer=completing("runtimes"),
+        ),
     ] = None,
     name: Names = (),
     kind: Kind = None,
-    gpus: Annotated[int | None, Parameter(help="How many GPUs it gets; else none.")] = None,
-    label: Annotated[str | None, Parameter(help="A name for the engine; its id is made of it.")] = None,
-    port: Annotated[int | None, Parameter(help="A fixed port; else any free one.")] = None,
-    replicas: Annotated[int | None, Parameter(help="How many of them to start; else one.")] = None,
+    gpus: Annotated[int | None, Parameter(metavar="N", help="How many GPUs it gets; else none.")] = None,
+    label: Annotated[
+        str | None, Parameter(metavar="LABEL", help="A name for the engine; its id is made of it.")
+    ] = None,
+    port: Annotated[int | None, Parameter(metavar="PORT", help="A fixed port; else any free one.")] = None,
+    replicas: Annotated[int | None, Parameter(metavar="N", help="How many of them to start; else one.")] = None,
     max_concurrency: Limit = None,
     policy: Policy = None,
-    env: Annotated[tuple[str, ...], Parameter(help="KEY=VALUE for its environment; repeatable.")] = (),
+    env: Annotated[
+        tuple[str, ...], Parameter(metavar="KEY=VALUE", help="A variable of its environment; repeatable.")
+    ] = (),
     wait: Wait = True,
     as_json: AsJson = False,
 ) -> None:
-    """Start an engine and wait until it is READY."""
+    """Start an engine and wait until it is READY.
+
+    This always makes another engine: one that is on the list already, stopped or failed, is started again by
+    `engine restart`. What follows -- goes to the engine as it is. With `--runtime command` it is the command, in
+    which {port}, {host}, {model}, {names} and {gpus} are replaced, and it runs in the current folder, unless
+    STOKER_URL names the gateway, which may be on another machine.
+
+    Meanwhile it shows how far the engine is, as far as its log tells. One that does not become READY stays on the
+    list: its own error and the end of its log are shown, and the exit code is 1. Ctrl-C leaves the engine to
+    itself.
+    """
     environment = _environment(env)
     with connect() as client:
         if runtime is None:
@@ -84,12 +105,14 @@ def register(
     url: Annotated[str, Parameter(help="Where the engine answers, such as http://127.0.0.1:9001.")],
     /,
     *,
-    model: Annotated[str, Parameter(help="The model's name at that engine.")],
+    model: Annotated[str, Parameter(metavar="MODEL", help="The model's name at that engine.")],
     name: Names = (),
     kind: Kind = None,
     max_concurrency: Limit = None,
     policy: Policy = None,
-    engine_id: Annotated[str | None, Parameter("--id", help="The id it gets; else one is made of the model.")] = None,
+    engine_id: Annotated[
+        str | None, Parameter("--id", metavar="ID", help="The id it gets; else one is made of the model.")
+    ] = None,
     wait: Wait = True,
     as_json: AsJson = False,
 ) -> None:
@@ -113,11 +136,16 @@ def restart(
     /,
     *,
     drain: Annotated[bool, Parameter(negative="--no-drain", help="Let it finish its requests.")] = True,
-    drain_timeout: Annotated[float | None, Parameter(help="Seconds it has for that; else what its spec says.")] = None,
+    drain_timeout: Annotated[
+        float | None, Parameter(metavar="SECONDS", help="Seconds it has for that; else what its spec says.")
+    ] = None,
     wait: Wait = True,
     as_json: AsJson = False,
 ) -> None:
-    """Drain, stop and start an engine again. One that is stopped is just started."""
+    """Drain, stop and start an engine, and wait until it is READY.
+
+    One that is stopped is just started.
+    """
     with connect() as client:
         order = drain_order(drain=drain, drain_timeout=drain_timeout)
         answer = client.post(engine_path(engine_id, "restart"), order)

@@ -41,7 +41,11 @@ GPUS = (
 
 
 def status(*, as_json: AsJson = False, watch: Watch = False) -> None:
-    """Show how the gateway is, which engines are not READY and why, the GPUs, and what went wrong lately."""
+    """Show how the gateway is and what its engines do.
+
+    On one screen: how many engines are in which state, those that are not READY and why, the GPUs, and what went
+    wrong lately; with --watch also the requests per second.
+    """
     present(_looker(), page, as_json=as_json, watch=watch, events=True)
 
 

@@ -21,7 +21,10 @@ AdapterName = Annotated[str, Parameter(help="What clients ask for.")]
 
 
 def sleep(engine_id: EngineId, /) -> None:
-    """Drain an engine and put it to sleep."""
+    """Let an engine finish its requests, and put it to sleep.
+
+    It has to be started for that. Its GPUs stay reserved, and it gets no requests until it is woken.
+    """
     with connect() as client, Activity(f"putting {engine_id} to sleep"):
         client.post(engine_path(engine_id, "sleep"), patience_seconds=DRAIN_SECONDS + ENGINE_SECONDS)
     print(f"{engine_id} is asleep")
@@ -35,7 +38,7 @@ def wake(engine_id: EngineId, /) -> None:
 
 
 def adapters(engine_id: EngineId, /, *, as_json: AsJson = False, watch: Watch = False) -> None:
-    """List the adapters that were loaded into an engine while it runs."""
+    """List the LoRA adapters that were loaded into an engine while it runs."""
 
     def look() -> list[dict[str, Any]]:
         with connect() as client:
@@ -54,7 +57,7 @@ def load(
     path: Annotated[str, Parameter(help="The folder of the adapter, or what the engine knows it by.")],
     /,
 ) -> None:
-    """Load a LoRA adapter into an engine. It is forgotten when the engine restarts."""
+    """Load a LoRA adapter; clients can ask for it until the engine ends."""
     with connect() as client, Activity(f"loading {name} into {engine_id}"):
         order = {"name": name, "path": _absolute(path) if client.address.local else path}
         client.post(engine_path(engine_id, "adapters"), order, patience_seconds=ENGINE_SECONDS)
@@ -62,7 +65,7 @@ def load(
 
 
 def unload(engine_id: EngineId, name: AdapterName, /) -> None:
-    """Unload a LoRA adapter from an engine."""
+    """Unload a LoRA adapter."""
     with connect() as client:
         client.delete(engine_path(engine_id, f"adapters/{quote(name, safe='')}"))
     print(f"{engine_id} no longer serves {name}")

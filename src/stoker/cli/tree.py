@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
 from stoker import __version__
+from stoker.cli.outside import epilogue
 
 HELP = ("--help", "-h")
 COMPLETE = "__complete"  # what the scripts of `completion` call
 ABOUT = "Keeps inference engines running and puts one OpenAI-compatible address in front of them."
-EXIT_CODES = (
-    "Exit codes: 0 done, 1 failed, 2 the command line is wrong, 3 no gateway is running, 130 interrupted. "
-    "STOKER_HOME is the folder of all state; STOKER_URL and STOKER_API_KEY name another gateway and its key."
-)
 
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -27,10 +26,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "doctor": ("doctor:doctor", "Look for what is wrong here, and for processes that nobody watches."),
         "audit": ("audit:audit", "Show who changed what through management."),
         "gpu": ("gpu:gpu", "Show the GPUs of this machine and who uses them."),
-        "completion": (
-            "completing:completion",
-            "Print what makes a shell complete commands, ids and models.",
-        ),
+        "completion": ("completing:completion", "Print what makes a shell complete commands, ids and models."),
     }
 )
 
@@ -39,12 +35,12 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = MappingProxyTy
         "gateway": (
             "Run the gateway in the background.",
             {
-                "start": ("gateway:start", "Start it in the background and wait until it answers."),
-                "stop": ("gateway:stop", "Stop it and its engines, and wait until they are gone."),
-                "restart": ("gateway:restart", "Replace it by what its file is by now; engines run on."),
-                "reload": ("gateway:reload", "Read stoker.toml again and do what changed in it."),
-                "status": ("gateway:status", "Show whether it runs, and where."),
-                "logs": ("gateway:logs", "Show what it logged."),
+                "start": ("gateway:start", "Start the gateway in the background and wait until it answers."),
+                "stop": ("gateway:stop", "Stop the gateway and its engines, and wait until they are gone."),
+                "restart": ("gateway:restart", "Replace the gateway by what its file is by now; engines run on."),
+                "reload": ("gateway:reload", "Read stoker.toml again, do what changed in it, and say what."),
+                "status": ("gateway:status", "Show whether the gateway runs, and where."),
+                "logs": ("gateway:logs", "Show the end of what a gateway in the background logged."),
             },
         ),
         "engine": (
@@ -54,12 +50,12 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = MappingProxyTy
                 "show": ("engine:show", "Show one engine in detail."),
                 "start": ("starting:start", "Start an engine and wait until it is READY."),
                 "register": ("starting:register", "Route to an engine that runs already, by its URL."),
-                "stop": ("engine:stop", "Drain and stop an engine."),
-                "restart": ("starting:restart", "Drain, stop and start an engine again."),
+                "stop": ("engine:stop", "Drain and stop an engine, and wait until nothing of it is left."),
+                "restart": ("starting:restart", "Drain, stop and start an engine, and wait until it is READY."),
                 "prune": ("pruning:prune", "Forget engines that have ended, and end processes that nobody watches."),
-                "sleep": ("tending:sleep", "Drain an engine and put it to sleep; its GPUs stay reserved."),
+                "sleep": ("tending:sleep", "Let an engine finish its requests, and put it to sleep."),
                 "wake": ("tending:wake", "Wake an engine."),
-                "logs": ("engine:logs", "Show what an engine printed."),
+                "logs": ("engine:logs", "Show the end of what an engine printed."),
             },
         ),
         "route": (
@@ -69,8 +65,8 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = MappingProxyTy
         "config": (
             "Look at stoker.toml.",
             {
-                "check": ("config:check", "Name every mistake in it, each with its path; change nothing."),
-                "show": ("config:show", "Show all of it, with the defaults."),
+                "check": ("config:check", "Name every mistake in stoker.toml, each with its path; change nothing."),
+                "show": ("config:show", "Show all of the configuration, with the defaults."),
                 "schema": ("config:print_schema", "Print the JSON Schema of stoker.toml."),
             },
         ),
@@ -78,14 +74,17 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = MappingProxyTy
             "Install what engines need, in environments of their own.",
             {
                 "list": ("runtime:listing", "List the runtimes and their environments."),
-                "install": ("runtime:install", "Install a runtime's environment, or complete it."),
+                "install": (
+                    "runtime:install",
+                    "Install a runtime's environment, or complete one that was interrupted.",
+                ),
                 "remove": ("runtime:remove", "Remove a runtime's environment."),
             },
         ),
         "key": (
             "Manage API keys.",
             {
-                "create": ("key:create", "Make a key and print it; it can't be shown again."),
+                "create": ("key:create", "Make an API key and print it; it can't be shown again."),
                 "list": ("key:listing", "List the keys: what each may do, and whether it still does."),
                 "revoke": ("key:revoke", "Revoke a key, at once and for good."),
             },
@@ -96,7 +95,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = MappingProxyTy
                 "list": ("session:listing", "List the sessions, the one last used first."),
                 "show": ("session:show", "Show a session, and what was said in it."),
                 "export": ("session:export", "Print all of a session as one JSON document."),
-                "import": ("session:take_in", "Make a session of an export."),
+                "import": ("session:take_in", "Make a session of an export, and print its id."),
                 "rename": ("session:rename", "Give a session another title."),
                 "clear": ("session:clear", "Forget what was said in a session, and keep the session."),
                 "delete": ("session:delete", "Forget sessions, and all that was said in them."),
@@ -114,9 +113,12 @@ SUBGROUPS: Mapping[str, Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]]]
             "adapter": (
                 "Change the LoRA adapters of an engine that runs.",
                 {
-                    "list": ("tending:adapters", "List the adapters that were loaded into it."),
-                    "load": ("tending:load", "Load an adapter; clients can ask for it until the engine ends."),
-                    "unload": ("tending:unload", "Unload an adapter."),
+                    "list": (
+                        "tending:adapters",
+                        "List the LoRA adapters that were loaded into an engine while it runs.",
+                    ),
+                    "load": ("tending:load", "Load a LoRA adapter; clients can ask for it until the engine ends."),
+                    "unload": ("tending:unload", "Unload a LoRA adapter."),
                 },
             )
         }
@@ -150,12 +152,34 @@ def wants_plugins(arguments: Sequence[str]) -> bool:
     return not (arguments[0].startswith("-") or is_ours(arguments[0]))
 
 
+def whole(app: App) -> str:
+    """All that one of our commands, imported, says of itself: its docstring, a line for each paragraph."""
+    paragraphs = inspect.cleandoc(app.default_command.__doc__ or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+class Commands(App):
+    """The tree, which shows on the page of one command all it says of itself. Lists have the line that stands here."""
+
+    def help_print(
+        self,
+        tokens: Annotated[str | Iterable[str] | None, Parameter(show=False)] = None,
+        *,
+        console: Annotated[Any, Parameter(parse=False)] = None,
+    ) -> None:
+        """Print the page of what ``tokens`` name."""
+        chain, apps, _ = self.parse_commands(tokens)
+        if " ".join(chain) in paths():
+            apps[-1].help = whole(apps[-1])
+        super().help_print(tokens, console=console)
+
+
 def make_app() -> App:
     """All commands of Stoker's own, none imported yet. Calling the app returns the command's exit code or None."""
-    app = App(
+    app = Commands(
         name="stoker",
         help=ABOUT,
-        help_epilogue=EXIT_CODES,
+        help_epilogue=epilogue(),
         help_format="plaintext",
         help_formatter="default" if sys.stdout.isatty() else "plain",
         version=f"stoker {__version__}",

@@ -20,7 +20,12 @@ log = logging.getLogger("stoker.app")
 
 
 def up(*, serving: Serving = AS_CONFIGURED) -> int:
-    """Run the gateway and the engines of stoker.toml in the foreground, until Ctrl-C. A second one hurries."""
+    """Run the gateway and the engines of stoker.toml in the foreground.
+
+    It stays until Ctrl-C or SIGTERM. The first one lets requests finish, the second one hurries; either way no
+    process is left behind, and the exit code is 0. Without --config it reads ./stoker.toml, and without that it
+    starts no engines. It logs to standard error.
+    """
     path, settings = serving.find_settings()
     registry = load_plugins(serving.plugin_path, strict=serving.strict)
     require_fit(settings, registry, str(path or "the defaults"))

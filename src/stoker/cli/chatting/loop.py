@@ -17,9 +17,9 @@ from stoker.cli.chatting.plain_text import sound
 from stoker.cli.chatting.screen import Screen, measured
 from stoker.cli.chatting.typed import Draft, Mistake, Order, Question, help_lines
 from stoker.cli.invocation import as_typed
+from stoker.cli.outside import DONE, INTERRUPTED
 from stoker.errors import StokerError
 
-DONE, INTERRUPTED = 0, 130
 PROMPT, GOING_ON = "> ", ". "
 
 

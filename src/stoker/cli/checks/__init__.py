@@ -1,5 +1,5 @@
 """What ``stoker doctor`` looks at: functions that each return what they found, and what to do about it."""
 
-from stoker.cli.checks.finding import Finding, Verdict
+from stoker.cli.checks.finding import LOW_CACHE_BYTES, Finding, Verdict, What
 
-__all__ = ["Finding", "Verdict"]
+__all__ = ["LOW_CACHE_BYTES", "Finding", "Verdict", "What"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stoker import __version__, config, environments
-from stoker.cli.checks.finding import Finding, fail, ok, warn
+from stoker.cli.checks.finding import Finding, What, fail, ok, warn
 from stoker.cli.client import connect
 from stoker.cli.configured import require_fit
 from stoker.cli.finding import RunningGateway
@@ -28,7 +28,7 @@ OLDEST = "import sys; sys.exit(sys.version_info < (3, 9))"
 
 def configuration(path: Path | None, registry: Registry) -> tuple[Finding, Settings | None]:
     """What ``config check`` says of it, and what is in it; None where it can't be used."""
-    what = "configuration"
+    what = What.CONFIGURATION
     if path is None:
         return ok(what, "there is no stoker.toml here: the defaults count"), Settings()
     remedy = f"mend it; {program()} config check -c {path} names every mistake"
@@ -45,13 +45,15 @@ def plugins(registry: Registry) -> Finding:
     """Whether all of them could be loaded."""
     left_out = [f"{record.name}: {record.problem}" for record in registry.records if record.problem is not None]
     if left_out:
-        return warn("plugins", f"left out: {'; '.join(left_out)}", f"mend or remove them; see {program()} plugin list")
-    return ok("plugins", f"{len(registry.records)} loaded")
+        return warn(
+            What.PLUGINS, f"left out: {'; '.join(left_out)}", f"mend or remove them; see {program()} plugin list"
+        )
+    return ok(What.PLUGINS, f"{len(registry.records)} loaded")
 
 
 def address(settings: Settings, running: RunningGateway | None, *, configured: bool) -> Finding:
     """Whether a gateway could listen where it is to listen, if it does not do so already."""
-    what = "address"
+    what = What.ADDRESS
     listen = config.parse_listen(settings.gateway.listen)
     if running is not None:
         return ok(what, f"the gateway has {running.url}")
@@ -79,21 +81,22 @@ def runtimes(home: Home, settings: Settings, registry: Registry) -> Iterator[Fin
     specs = {name: each.environment for name, each in registry.runtimes.items() if each.environment is not None}
     states = {state.name: state for state in environments.listing(home, specs)}
     for name, state in states.items():
-        what = f"runtime {name}"
         named = settings.runtimes.get(name)
+        install = f"{program()} runtime install {name}"
         if named is not None and named.python is not None:
-            yield interpreter(what, named.python, f"correct python of [runtime.{name}] in the configuration")
+            yield interpreter(name, named.python, f"correct python of [runtime.{name}] in the configuration")
         elif state.state is State.INSTALLED and state.python is not None:
             remedy = f"{program()} runtime remove {name}, then: {program()} runtime install {name}"
-            yield interpreter(what, state.python, remedy)
+            yield interpreter(name, state.python, remedy)
         elif name in wanted:
-            yield fail(what, f"its environment is {state.state.value}", f"{program()} runtime install {name}")
+            yield fail(What.RUNTIME, f"its environment is {state.state.value}", install, of=name)
         elif state.state is not State.MISSING:
-            yield warn(what, f"its environment is {state.state.value}", f"{program()} runtime install {name}")
+            yield warn(What.RUNTIME, f"its environment is {state.state.value}", install, of=name)
 
 
-def interpreter(what: str, python: Path, remedy: str) -> Finding:
-    """Whether an environment's interpreter runs."""
+def interpreter(name: str, python: Path, remedy: str) -> Finding:
+    """Whether the interpreter of the runtime ``name`` runs."""
+    what = What.RUNTIME
     try:
         done = subprocess.run(
             [str(python), "-I", "-S", "-c", OLDEST],
@@ -104,18 +107,18 @@ def interpreter(what: str, python: Path, remedy: str) -> Finding:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return fail(what, f"{python} does not end", remedy)
+        return fail(what, f"{python} does not end", remedy, of=name)
     except OSError as error:
-        return fail(what, f"{python} can't be run: {error.strerror}", remedy)
+        return fail(what, f"{python} can't be run: {error.strerror}", remedy, of=name)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        return fail(what, f"{python} is no Python that an engine could use: {last}", remedy)
-    return ok(what, f"{python} runs")
+        return fail(what, f"{python} is no Python that an engine could use: {last}", remedy, of=name)
+    return ok(what, f"{python} runs", of=name)
 
 
 def gateway(running: RunningGateway | None) -> tuple[Finding, Mapping[str, Any] | None]:
     """Whether it answers, as what it should be; with what it says of the GPUs."""
-    what = "gateway"
+    what = What.GATEWAY
     if running is None:
         return ok(what, "none runs on this folder"), None
     where = f"{running.url} (pid {running.pid}, version {running.version})"

@@ -8,13 +8,13 @@ import sqlite3
 import stat
 from pathlib import Path
 
-from stoker.cli.checks.finding import Finding, fail, ok
+from stoker.cli.checks.finding import Finding, What, fail, ok
 from stoker.home import Home
 
 
 def folder(home: Home) -> Finding:
     """Whether it is ours alone, and can be written."""
-    what, path = "state folder", home.path
+    what, path = What.FOLDER, home.path
     if not path.exists():
         above = next(each for each in path.parents if each.exists())
         if not os.access(above, os.W_OK | os.X_OK):
@@ -36,7 +36,7 @@ def folder(home: Home) -> Finding:
 
 def token(home: Home) -> Finding:
     """The secret that opens the management side."""
-    what, path = "admin token", home.admin_token
+    what, path = What.TOKEN, home.admin_token
     try:
         about = path.lstat()
     except FileNotFoundError:
@@ -60,7 +60,7 @@ def token(home: Home) -> Finding:
 
 def state(home: Home) -> Finding:
     """The state file, page by page."""
-    what, path = "state file", home.state
+    what, path = What.STATE, home.state
     if not path.exists():
         return ok(what, f"{path.name} is not there yet")
     try:

@@ -10,13 +10,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stoker.cli.checks.finding import Finding, fail, ok, warn
+from stoker.cli.checks.finding import FEW_DESCRIPTORS, FULL_BYTES, LOW_BYTES, Finding, What, fail, ok, warn
 from stoker.cli.output import duration, size
 
-FEW_DESCRIPTORS = 4096
 OLDEST_PYTHON = (3, 11)
-FULL_BYTES, LOW_BYTES = 256 * 2**20, 2 * 2**30  # of the disk with the state
-LOW_CACHE_BYTES = 20 * 2**30  # of the disk that models are fetched to
 CLOCK_SECONDS = 300.0
 NVIDIA, DISPLAY = "0x10de", "0x03"  # in sysfs: the vendor, and the beginning of the class of whatever has a screen
 
@@ -25,19 +22,19 @@ def python(version: tuple[int, ...] = sys.version_info[:3], where: str = sys.exe
     """The interpreter that runs this."""
     said = f"{'.'.join(map(str, version))} ({where})"
     if version[:2] < OLDEST_PYTHON:
-        return fail("python", said, f"run Stoker with Python {'.'.join(map(str, OLDEST_PYTHON))} or newer")
-    return ok("python", said)
+        return fail(What.PYTHON, said, f"run Stoker with Python {'.'.join(map(str, OLDEST_PYTHON))} or newer")
+    return ok(What.PYTHON, said)
 
 
 def native(missing: Mapping[str, str] | Iterable[str], pure: str) -> Finding:
     """The modules that make a gateway faster. ``pure`` is what STOKER_PURE_PYTHON says."""
     names = sorted(missing)
     if not names:
-        return ok("native modules", "there")
+        return ok(What.NATIVE, "there")
     if pure:
-        return ok("native modules", f"left alone, as STOKER_PURE_PYTHON={pure} says")
-    remedy = "build the file with this Python (python3 zipapp.py), or: pip install 'stoker[fast]'"
-    return warn("native modules", f"a gateway is slower without {' and '.join(names)}", remedy)
+        return ok(What.NATIVE, f"left alone, as STOKER_PURE_PYTHON={pure} says")
+    remedy = "build the file with this Python (python3 zipapp.py), or, in the clone: pip install '.[fast]'"
+    return warn(What.NATIVE, f"a gateway is slower without {' and '.join(names)}", remedy)
 
 
 def descriptors(hard: int | None = None) -> Finding:
@@ -45,14 +42,14 @@ def descriptors(hard: int | None = None) -> Finding:
     if hard is None:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY:
-        return ok("open files", "no limit")
+        return ok(What.OPEN_FILES, "no limit")
     if hard < FEW_DESCRIPTORS:
         remedy = f"raise the hard limit to {FEW_DESCRIPTORS} or more (ulimit -Hn): a request takes two"
-        return warn("open files", f"{hard} at most", remedy)
-    return ok("open files", f"{hard} at most")
+        return warn(What.OPEN_FILES, f"{hard} at most", remedy)
+    return ok(What.OPEN_FILES, f"{hard} at most")
 
 
-def disk(what: str, folder: Path, remedy: str, *, full: int = FULL_BYTES, low: int = LOW_BYTES) -> Finding:
+def disk(what: What, folder: Path, remedy: str, *, full: int = FULL_BYTES, low: int = LOW_BYTES) -> Finding:
     """The room on the disk that ``folder`` is, or would be, on."""
     there = next((each for each in (folder, *folder.parents) if each.exists()), Path("/"))
     try:
@@ -83,21 +80,23 @@ def clock(written: Iterable[float], now: float | None = None) -> Finding:
     ahead = max(written, default=0.0) - now
     if ahead > CLOCK_SECONDS:
         said = f"it stands {duration(ahead)} before something that was done already"
-        return fail("clock", said, "set it (timedatectl set-ntp true): keys expire and certificates begin by it")
-    return ok("clock", time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(now)))
+        return fail(What.CLOCK, said, "set it (timedatectl set-ntp true): keys expire and certificates begin by it")
+    return ok(What.CLOCK, time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(now)))
 
 
 def gpus(report: Mapping[str, Any] | None, cards: int) -> Finding:
     """The driver. ``report`` is None where it did not answer in time; ``cards`` is how many of NVIDIA's there are."""
     if report is None:
-        return fail("GPUs", "the driver does not answer", "see what nvidia-smi and dmesg say; a restart may be needed")
+        return fail(
+            What.GPUS, "the driver does not answer", "see what nvidia-smi and dmesg say; a restart may be needed"
+        )
     count, reason = len(report["gpus"]), report["reason"]
     said = "; ".join(filter(None, (f"{count} to be had", reason)))
     if report["incomplete"]:
-        return fail("GPUs", said, "see what nvidia-smi says; nothing is placed on what can't be read")
+        return fail(What.GPUS, said, "see what nvidia-smi says; nothing is placed on what can't be read")
     if cards and not count:
-        return warn("GPUs", f"{cards} NVIDIA cards are plugged in; {said}", "install NVIDIA's driver, or mend it")
-    return ok("GPUs", said)
+        return warn(What.GPUS, f"{cards} NVIDIA cards are plugged in; {said}", "install NVIDIA's driver, or mend it")
+    return ok(What.GPUS, said)
 
 
 def strangers(report: Mapping[str, Any] | None) -> Finding | None:
@@ -112,8 +111,8 @@ def strangers(report: Mapping[str, Any] | None) -> Finding | None:
         if each["engine_id"] is None
     ]
     if not told:
-        return ok("GPU memory", "nobody but Stoker's engines has any")
-    return warn("GPU memory", "; ".join(told), "engines get what is left; end what is not needed (ps -fp PID)")
+        return ok(What.GPU_MEMORY, "nobody but Stoker's engines has any")
+    return warn(What.GPU_MEMORY, "; ".join(told), "engines get what is left; end what is not needed (ps -fp PID)")
 
 
 def plugged_in(devices: Path = Path("/sys/bus/pci/devices")) -> int:
