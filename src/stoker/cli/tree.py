@@ -154,7 +154,7 @@ def wants_plugins(arguments: Sequence[str]) -> bool:
 
 def whole(app: App) -> str:
     """All that one of our commands, imported, says of itself: its docstring, a line for each paragraph."""
-    paragraphs = inspect.cleandoc(app.default_command.__doc__ or "").split("\n\n")
+    paragraphs = inspect.cleandoc(app.default_command.__doc__ or app.help).split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 

@@ -71,7 +71,11 @@ class Code(enum.Enum):
 
     # There is no such thing
     MODEL_NOT_FOUND = "model_not_found", 404, "nobody serves that model; the message lists what there is"
-    PATH_NOT_SERVED = "path_not_served", 404, "the model's engines don't serve that path; the message lists others"
+    PATH_NOT_SERVED = (
+        "path_not_served",
+        404,
+        "the model's engines don't serve that path; the message lists those they do",
+    )
     SESSION_NOT_FOUND = "session_not_found", 404, "no session has that id, or it is another key's"
     NOT_FOUND = "not_found", 404, "there is nothing at that path: no engine, key or turn of that name, or no page"
     METHOD_NOT_ALLOWED = "method_not_allowed", 405, "the path takes another method, which `Allow` names"

@@ -36,8 +36,8 @@ class What(enum.StrEnum):
     NATIVE = "native modules", "that some are missing, so that a gateway is slower than it could be"
     OPEN_FILES = "open files", f"a hard limit below {FEW_DESCRIPTORS}"
     CLOCK = "clock", "one that stands before the time at which Stoker's own files were written"
-    FOLDER = "state folder", "that others can look into it, that it is somebody else's, or can't be written"
-    TOKEN = "admin token", "that others can read it, or nobody"
+    FOLDER = "state folder", "that others can look into it, that it is somebody else's, or that it can't be written"
+    TOKEN = "admin token", "that others can read it, or that it can't be read"
     STATE = "state file", "that it is damaged"
     DISK = "disk", f"less than {LOW_BYTES // GIB} GiB (fail: {FULL_BYTES // MIB} MiB) for the state"
     MODELS = (
