@@ -111,3 +111,13 @@ def test_a_name_is_listed_when_an_engine_answers_to_it_or_will(backends: list[Ba
         serving = [backend for backend in hopeful if name in (backend.model, *backend.names)]
         assert model.id == name
         assert model.ready == any(backend.accepting for backend in serving)
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/chat/completions", "/v1/v1/models", "/v1/engines"])
+async def test_who_looks_in_the_wrong_place_is_told_where_to_look(world: World, path: str) -> None:
+    """A browser at ``/``, or a client whose base URL is not the right one."""
+    answer = await world.anyone.get(path)
+    assert answer.status_code == 404
+    message = error_of(answer)["message"]
+    for told in (repr(path), "/v1/models", "/openapi.json"):
+        assert told in message

@@ -12,6 +12,7 @@ from stoker.store.database import StoreError
 
 # The rest of the body is still on its way: nothing else can be asked on that connection.
 _CLOSE = [(b"connection", b"close")]
+_WHAT_THERE_IS = "clients' base URL ends in /v1, where /v1/models lists the models; /openapi.json lists every path"
 
 
 class RequestError(Exception):
@@ -60,7 +61,7 @@ def _answer_to_http(problem: HTTPException, method: str, path: str, most_bytes: 
         case NotFound() if is_proxied(path) and method != "POST":
             return _wrong_method(method, path, "POST")
         case NotFound():
-            return error(Code.NOT_FOUND, f"there is nothing at {shown(path)}")
+            return error(Code.NOT_FOUND, f"there is nothing at {shown(path)}; {_WHAT_THERE_IS}")
         case MethodNotAllowed():
             return _wrong_method(method, path, ", ".join(sorted(problem.valid_methods or ())))
         case RequestEntityTooLarge():
