@@ -79,3 +79,14 @@ def test_nothing_stands_in_for_what_there_is_no_small_model_for() -> None:
 def test_an_address_is_whole_where_half_of_it_is_said() -> None:
     assert address(None, None) == []
     assert address(None, 80) == ["--listen", "127.0.0.1:80"]
+
+
+def test_a_shell_that_completes_the_id_of_an_engine_hears_nothing_where_no_gateway_answers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STOKER_URL", "http://127.0.0.1:9")
+    stoker = App(name="stoker", result_action="return_value")
+    [sage] = stoker_register_commands(stoker)
+    stoker.command(sage)
+    stoker(["__complete", "sage", "llm", "engine", "stop", ""])
+    assert capsys.readouterr() == ("\n\x1fbegin\n", "")

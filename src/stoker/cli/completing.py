@@ -1,4 +1,4 @@
-"""``stoker completion``, and the names that shells complete. Whatever goes wrong, a shell that completes hears nothing.
+"""The names that shells complete. Whatever goes wrong, a shell that completes hears nothing.
 
 Nothing heavy is imported before it is needed: somebody has pressed a key and waits.
 """
@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cyclopts.completion import CompletionContext
@@ -21,20 +17,6 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 1.0
 Name = tuple[str, str]
 """A name, and what it is the name of."""
-
-
-def completion(
-    shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="Which shell it is for: bash, zsh or fish.")],
-    /,
-) -> None:
-    """Print what makes a shell complete commands, ids and models.
-
-    It is a script: `eval` it, or put it where the shell looks for such scripts.
-    """
-    from stoker.cli.tree import make_app
-
-    started = Path(sys.argv[0]).name
-    print(make_app().generate_completion(prog_name="stoker" if started == "__main__.py" else started, shell=shell))
 
 
 def completing(what: str) -> Callable[[CompletionContext], list[Name]]:

@@ -26,7 +26,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "doctor": ("doctor:doctor", "Look for what is wrong here, and for processes that nobody watches."),
         "audit": ("audit:audit", "Show who changed what through management."),
         "gpu": ("gpu:gpu", "Show the GPUs of this machine and who uses them."),
-        "completion": ("completing:completion", "Print what makes a shell complete commands, ids and models."),
+        "completion": ("completion:completion", "Print what makes a shell complete commands, ids and models."),
     }
 )
 
@@ -143,10 +143,10 @@ def paths() -> Iterator[str]:
 def wants_plugins(arguments: Sequence[str]) -> bool:
     """Whether a command line is about something that only plugins may know: the list of all commands, or another.
 
-    A shell that completes a word has no time for them.
+    A shell that completes a word has no time for them, unless the word belongs to a command of theirs.
     """
     if arguments[:1] == [COMPLETE]:
-        return False
+        return len(arguments) > 2 and wants_plugins(arguments[1:2])
     if not arguments or arguments[0] in HELP:
         return True
     return not (arguments[0].startswith("-") or is_ours(arguments[0]))

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from stoker.errors import StokerError
 from stoker_sage.translation import EMBEDDED, RUNTIME_VARIABLE, address, engine_start
+
+if TYPE_CHECKING:
+    from cyclopts.completion import CompletionContext
 
 Call = Callable[[Sequence[str]], object]
 Port = Annotated[int | None, Parameter(("--port", "-p"), help="The port to listen on; else 8000.")]
@@ -25,6 +29,17 @@ def make_app(cli: App) -> App:
     app.command(_gateway(cli))
     app.command(_llm(cli))
     return app
+
+
+def _engine_ids(_: CompletionContext) -> list[tuple[str, str]]:
+    """What a shell completes; nothing where no gateway answers."""
+    from stoker.client import UnifiedInferenceClient
+
+    try:
+        with UnifiedInferenceClient.create() as client:
+            return [(each.engine_id, f"{each.state}, {each.model}") for each in client.engines()]
+    except StokerError:
+        return []
 
 
 def _gateway(cli: Call) -> App:
@@ -120,7 +135,9 @@ def _engine(cli: Call) -> App:
 
     @engine.command
     def stop(
-        engine_id: Annotated[str, Parameter(help="The id of the engine, as `llm engine list` shows it.")],
+        engine_id: Annotated[
+            str, Parameter(help="The id of the engine, as `llm engine list` shows it.", completer=_engine_ids)
+        ],
         /,
         *,
         drain: Annotated[bool, Parameter(negative="--no-drain", help="Let it finish its requests.")] = True,
