@@ -40,7 +40,7 @@ NEVER_TYPED: Mapping[str, str] = {
     "starts another one: tests/faults/test_supervisor_dies.py",
     r"docs/how-to/run-as-a-service\.md (user|install|systemctl|runuser).*": "takes root",
     r"docs/how-to/run-as-a-service\.md podman .*": "takes podman; tests/meta/test_deploy.py reads its file",
-    r".*export SAGE_RUNTIME=embedded": "tests/e2e/test_sage.py has it",
+    r".*export SAGE_RUNTIME=embedded": "tests/e2e/test_sage.py types it",
 }
 """What is only looked at, by page and command, and why."""
 
