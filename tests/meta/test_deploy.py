@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shutil
+import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stoker.cli.tree import make_app
+from stoker.notifying import MOST_SECONDS_BETWEEN
+
 from .test_metrics_page import described, one_of_everything
 
-DEPLOY = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "deploy"
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = ROOT / "docs" / "how-to" / "deploy"
 
 
 def tool(name: str) -> str:
@@ -45,14 +53,24 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     assert must(analyze, "verify", "--man=no", tmp_path / "stoker.service") == ""
 
 
+def settings_of_the_unit() -> Mapping[str, str]:
+    return dict(re.findall(r"^(\w+)=(.*)$", (DEPLOY / "stoker.service").read_text(), re.MULTILINE))
+
+
 def test_the_unit_lets_engines_be_and_leaves_them_the_gpus() -> None:
-    unit = (DEPLOY / "stoker.service").read_text()
-    settings = dict(re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE))
+    settings = settings_of_the_unit()
     wanted = {"Type": "notify", "KillMode": "process", "OOMPolicy": "continue", "Restart": "on-failure"}
     assert settings.items() >= wanted.items()
-    assert float(settings["WatchdogSec"]) > 10
+    assert float(settings["WatchdogSec"]) > 2 * MOST_SECONDS_BETWEEN
     harmful = {"PrivateDevices", "DevicePolicy", "ProtectClock", "MemoryDenyWriteExecute", "PrivateTmp"}
     assert not settings.keys() & harmful
+
+
+@pytest.mark.parametrize(("directive", "name"), [("ExecStart", "up"), ("ExecReload", "reload")])
+def test_the_unit_runs_commands_that_there_are(directive: str, name: str) -> None:
+    told = settings_of_the_unit()[directive].partition("/opt/stoker/stoker.pyz ")[2]
+    command, _, _ = make_app().parse_args(told, print_error=False, exit_on_error=False)
+    assert command.__name__ == name
 
 
 # Metrics
@@ -166,13 +184,75 @@ def test_prometheus_understands_the_alerts_and_every_query_of_the_dashboard(tmp_
 
 # The container
 
+CONTAINERFILE = (DEPLOY / "Containerfile").read_text().replace("\\\n", " ")
+RUN_AS_A_SERVICE = (DEPLOY.parent / "run-as-a-service.md").read_text()
+HOME = "/var/lib/stoker"
 
-def test_the_container_runs_as_nobody_in_particular_and_starts_what_is_built() -> None:
-    lines = (DEPLOY / "Containerfile").read_text().splitlines()
-    assert "COPY --chmod=0644 dist/stoker.pyz /opt/stoker/stoker.pyz" in lines
-    assert "USER stoker" in lines
-    assert "VOLUME /var/lib/stoker" in lines
-    [command] = [json.loads(line.removeprefix("CMD ")) for line in lines if line.startswith("CMD ")]
-    [entry] = [json.loads(line.removeprefix("ENTRYPOINT ")) for line in lines if line.startswith("ENTRYPOINT ")]
-    assert entry[-1] == "/opt/stoker/stoker.pyz"
-    assert command[0] == "up"
+
+def steps(name: str) -> list[str]:
+    """What stands after every instruction of that name."""
+    return re.findall(rf"^{name} +(.*)$", CONTAINERFILE, re.MULTILINE)
+
+
+def words(step: str) -> list[str]:
+    """Those of an instruction, or a part of one, that is a list."""
+    found = json.loads(step[step.index("[") :])
+    assert isinstance(found, list)
+    return found
+
+
+def test_the_container_starts_what_is_built_and_what_its_steps_installed() -> None:
+    [copied] = steps("COPY")
+    source, target = copied.split()[-2:]
+    sources = runpy.run_path(str(ROOT / "zipapp.py"))
+    assert ROOT / source == sources["OUTPUT"]
+    [entry] = [words(each) for each in steps("ENTRYPOINT")]
+    assert entry == ["tini", "--", "python3", target]
+    assert re.search(r"apt-get install .*\btini\b", steps("RUN")[0])
+
+
+def test_the_container_runs_as_nobody_in_particular_whose_home_is_what_is_kept() -> None:
+    assert steps("USER") == ["stoker"]
+    assert re.search(rf"useradd --uid 10001 .* --home-dir {HOME} stoker$", steps("RUN")[1])
+    assert steps("VOLUME") == steps("WORKDIR") == [HOME]
+    assert f"HOME={HOME} STOKER_HOME={HOME}/state" in steps("ENV")[0]
+    assert f"-v stoker:{HOME} " in RUN_AS_A_SERVICE
+
+
+def test_the_container_runs_a_command_that_there_is_at_the_port_that_it_shows() -> None:
+    [told] = [words(each) for each in steps("CMD") if each.startswith("[")]
+    command, _, _ = make_app().parse_args(told, print_error=False, exit_on_error=False)
+    assert command.__name__ == "up"
+    options = dict(pairwise(told))
+    [port] = steps("EXPOSE")
+    assert options["--listen"] == f"0.0.0.0:{port}"
+    assert f"-p {port}:{port} " in RUN_AS_A_SERVICE
+    assert f"-v ./stoker.toml:{options['--config']}:ro" in RUN_AS_A_SERVICE
+    assert f"127.0.0.1:{port}/health" in steps("HEALTHCHECK")[0]
+
+
+@pytest.mark.parametrize(("status", "is_well"), [("200 OK", True), ("503 Service Unavailable", False), (None, False)])
+def test_the_health_check_of_the_container_tells_well_from_ill(status: str | None, is_well: bool) -> None:
+    [step] = steps("HEALTHCHECK")
+    assert words(step)[0] == "python3"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(60)
+        port = listener.getsockname()[1]
+        if status is None:
+            listener.close()
+        program = [each.replace(":8000/", f":{port}/") for each in words(step)[1:]]
+        with subprocess.Popen([sys.executable, *program], stderr=subprocess.DEVNULL) as process:
+            if status is not None:
+                connection, _ = listener.accept()
+                with connection:
+                    assert connection.recv(4096).startswith(b"GET /health ")
+                    connection.sendall(f"HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n".encode())
+        assert (process.returncode == 0) == is_well
+
+
+def test_podman_is_told_to_make_an_image_with_a_health_check() -> None:
+    """It makes one in OCI's format by itself, which has none, and only warns."""
+    for text in (CONTAINERFILE, RUN_AS_A_SERVICE):
+        assert re.findall(r"podman build .*-t stoker \.", text) == [
+            "podman build --format docker -f docs/how-to/deploy/Containerfile -t stoker ."
+        ]
