@@ -193,13 +193,19 @@ def test_bare_with_a_shutdown_timeout_that_a_stream_outlasts_it_hangs_too(python
         assert engine.process.wait(120) is not None
 
 
-def test_bare_a_sigterm_while_it_starts_is_lost_and_a_second_one_works(python: str, tiny: Path, log: Path) -> None:
+def test_bare_a_sigterm_while_it_starts_does_not_end_it(python: str, tiny: Path, log: Path) -> None:
+    """It is lost, and a second one works; or, on a busy machine, the server hangs and its core gives up."""
+    gave_up = "Did not receive response from front-end process"
     with bare(python, tiny, log, wait=False) as engine:
         until(lambda: "VLLM::EngineCore" in tree(engine.process.pid), "its core has begun", START_SECONDS)
         engine.process.send_signal(signal.SIGTERM)
-        until(engine.is_ready, "it becomes ready as if nothing had been said", START_SECONDS)
-        engine.process.send_signal(signal.SIGTERM)
-        assert engine.process.wait(120) == 0
+        until(
+            lambda: engine.is_ready() or gave_up in log.read_text(), "it is ready, or its core gives up", START_SECONDS
+        )
+        assert engine.process.poll() is None
+        if engine.is_ready():
+            engine.process.send_signal(signal.SIGTERM)
+            assert engine.process.wait(120) == 0
 
 
 def test_bare_a_port_that_is_taken_ends_it_and_the_log_says_so(python: str, tiny: Path, log: Path) -> None:
