@@ -21,6 +21,7 @@ from stoker.home import Home
 from stoker.testing.engines import COMMAND, fake_engine_env
 
 SECONDS = 60
+NOBODY = "http://127.0.0.1:1"  # root alone could listen there, and nothing does
 OURS = ("STOKER_HOME", "STOKER_URL", "STOKER_API_KEY", "STOKER_INVOKED_AS", "FORCE_COLOR", "XDG_STATE_HOME")
 
 
@@ -107,7 +108,11 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 @pytest.fixture
 def here(shell: Shell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs a command in this process, which is quicker, in the folder and home of ``shell``."""
+    """Runs a command in this process, which is quicker, in the folder and home of ``shell``.
+
+    Whatever else may listen at the default address of this machine, nobody is there.
+    """
+    monkeypatch.setattr("stoker.cli.finding.DEFAULT_URL", NOBODY)
     return _caller(shell, monkeypatch, capsys)
 
 

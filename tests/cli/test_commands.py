@@ -15,14 +15,13 @@ from stoker.cli.outside import VARIABLES
 from stoker.cli.run import run
 from stoker.cli.tree import COMMANDS, GROUPS, make_app, paths, whole
 
-from .conftest import Call, Shell, fake_engine_toml
+from .conftest import NOBODY, Call, Shell, fake_engine_toml
 
 ROOT = Path(__file__).resolve().parents[2]
 MANUAL = ROOT / "docs" / "reference" / "cli.md"
 AMONG_OURSELVES = frozenset(
     {"STOKER_HANDED_OVER", "STOKER_INVOKED_AS", "STOKER_MARK"}
 )  # said by us to our own processes
-NOBODY = "http://127.0.0.1:1"  # root alone could listen there, and nothing does
 
 
 def test_the_version_is_there_without_importing_the_rest(shell: Shell) -> None:

@@ -10,8 +10,10 @@ import httpx2
 import pytest
 
 from stoker.cli.finding import read_gateway
+from tests.e2e.running import until
 
 from .conftest import Call, Shell
+from .test_watching import terminal
 
 QUESTION = {"role": "user", "content": "What is\nthe capital of France?"}
 
@@ -22,7 +24,7 @@ def url(running: Shell, call: Call) -> Iterator[str]:
     gateway = read_gateway(running.home)
     assert gateway is not None
     yield gateway.url
-    assert call("session", "cleanup", "--older-than-days", "0").code == 0
+    assert call("session", "cleanup", "--older-than-days", "0", "--yes").code == 0
 
 
 def begin(url: str, **body: object) -> str:
@@ -68,7 +70,10 @@ def test_one_is_exported_and_imported_again(url: str, call: Call, tmp_path: Path
     printed = call("session", "export", session_id)
     assert printed.out == file.read_text()
     assert json.loads(printed.out)["title"] == "To take along"
-    assert call("session", "import", str(file)).code == 1, "it is there already"
+    taken = call("session", "import", str(file))
+    assert taken.code == 1
+    assert f"there is a session {session_id!r} already" in taken.err
+    assert "--new-id" in taken.err
     copy = call("session", "import", str(file), "--new-id").out.strip()
     assert copy != session_id
     assert call("session", "delete", session_id, copy).code == 0
@@ -90,9 +95,29 @@ def test_a_long_list_comes_in_pages_as_far_as_it_is_wanted(
     assert listed == made[::-1]
     assert len(call("session", "list", "--json", "--limit", "3").json) == 3
     assert call("session", "list", "--limit", "0").code == 2
-    assert call("session", "cleanup", "--older-than-days", "1", "--json").json == {"deleted": 0}
-    assert "older_than_days" in call("session", "cleanup").err
     assert call("session", "delete").code == 2
+
+
+def test_many_are_only_forgotten_by_whoever_says_so(url: str, running: Shell, call: Call) -> None:
+    made = [begin(url) for _ in range(2)]
+    assert call("session", "cleanup", "--older-than-days", "1", "--json").json == {"deleted": 0}, "none is that old"
+    for arguments in ((), ("--older-than-days", "-1")):
+        wrong = call("session", "cleanup", *arguments)
+        assert (wrong.code, "--older-than-days" in wrong.err) == (2, True)
+    refused = running.run("session", "cleanup", "--older-than-days", "0")
+    assert (refused.code, refused.out) == (1, "")
+    assert "2 sessions would be forgotten, for good" in refused.err
+    assert "--yes" in refused.err
+    with terminal(running, "session", "cleanup", "--older-than-days", "0") as screen:
+        until(lambda: "[y/N]" in screen.drawn, "it asks")
+        screen.type("no\n")
+    assert screen.process.returncode == 1
+    assert len(call("session", "list", "--json").json) == len(made)
+    with terminal(running, "session", "cleanup", "--older-than-days", "0") as screen:
+        until(lambda: "[y/N]" in screen.drawn, "it asks")
+        screen.type("y\n")
+    assert screen.process.returncode == 0
+    assert call("session", "list", "--json").json == []
 
 
 def test_without_a_gateway_that_is_said(here: Call) -> None:

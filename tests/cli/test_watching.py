@@ -55,6 +55,9 @@ class Terminal:
             while data := os.read(self._end, 4096):
                 self._drawn += data
 
+    def type(self, text: str) -> None:
+        os.write(self._end, text.encode())
+
     def resize(self, rows: int, columns: int) -> None:
         fcntl.ioctl(self._end, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.process.send_signal(signal.SIGWINCH)

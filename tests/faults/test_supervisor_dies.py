@@ -347,7 +347,7 @@ def test_what_nobody_watches_is_told_and_ended_when_somebody_says_so(
             assert f"{stray.pid}" in told.stdout
             assert "sleep 1000" in told.stdout
             assert str(pids(program)["one"]) not in told.stdout, "an engine that is watched is no stray"
-            pruned = stoker(pyz, stoker_home, "engine", "prune", "--json")
+            pruned = stoker(pyz, stoker_home, "engine", "prune", "--yes", "--json")
             assert json.loads(pruned.stdout) == {"forgotten": [], "ended": [stray.pid], "remaining": []}
             assert stray.wait(10) == -signal.SIGTERM
         finally:

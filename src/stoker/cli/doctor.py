@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +16,12 @@ from stoker.cli.checks import LOW_CACHE_BYTES, Finding, Verdict, What, fleet, ma
 from stoker.cli.checks import home as folder
 from stoker.cli.client import connect
 from stoker.cli.configured import DEFAULT_FILE
+from stoker.cli.consent import agrees, can_ask
 from stoker.cli.finding import RunningGateway, read_gateway
 from stoker.cli.invocation import program
 from stoker.cli.options import AsJson, ConfigFile, PluginPath
-from stoker.cli.output import ago, print_json
+from stoker.cli.orphans import strays_table
+from stoker.cli.output import print_json
 from stoker.cli.pages import Page, print_page
 from stoker.cli.plugins import load_plugins
 from stoker.cli.pruning import prune_here
@@ -30,7 +31,6 @@ from stoker.home import Home
 
 DRIVER_SECONDS = 10.0
 COLUMNS = (Column("", Fit.WHOLE), Column("WHAT", Fit.WHOLE), "FOUND")
-STRAYS = (Column("PID", Fit.WHOLE), Column("ENGINE", Fit.WHOLE), Column("BEGAN", Fit.WHOLE), "COMMAND")
 
 
 def doctor(
@@ -57,7 +57,7 @@ def doctor(
     else:
         print_page(_page(findings, strays, running))
     if strays and (end_strays or (not as_json and _agrees(len(strays)))):
-        pruned = prune_here()
+        pruned = prune_here(keep_ended=True)
         if not as_json:
             print(f"ended: {', '.join(map(str, pruned['ended'])) or 'none, they are gone already'}")
         strays = pruned["remaining"]
@@ -133,15 +133,14 @@ def _page(findings: list[Finding], strays: list[dict[str, Any]], running: Runnin
     if not strays:
         return [found, "", "no process is without somebody who watches it"]
     whose = "belong to no engine" if running else "belong to engines without a gateway: the next one goes on with them"
-    told = [(each["pid"], each["engine_id"], ago(each["began_at"]), each["command"]) for each in strays]
-    return [found, "", f"These processes {whose}:", "", Table(columns=STRAYS, rows=told, empty="", prose=True)]
+    return [found, "", f"These processes {whose}:", "", strays_table(strays)]
 
 
 def _agrees(count: int) -> bool:
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not can_ask():
         print(f"\nto end them: {program()} engine prune")
         return False
-    return input(f"\nEnd {'it' if count == 1 else f'these {count}'}? [y/N] ").strip().lower() in ("y", "yes")
+    return agrees(f"\nEnd {'it' if count == 1 else f'these {count}'}?")
 
 
 def _strays(home: Home, running: RunningGateway | None) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from stoker.cli.background import arguments_of, folder_of, launch, leave, leave_
 from stoker.cli.finding import RunningGateway, not_running, read_gateway
 from stoker.cli.invocation import program
 from stoker.cli.options import AsJson, Follow, Tail
+from stoker.cli.orphans import tell_of_orphans
 from stoker.cli.output import ago, print_json
 from stoker.cli.pages import Record, print_page
 from stoker.cli.serving import AS_CONFIGURED, Serving
@@ -59,6 +60,7 @@ def stop(
     if keep_engines:
         leave_engines(home, running, now=now)
         print("the gateway is stopped; its engines run on")
+        tell_of_orphans(home)
         return
     leave(home, running, now=now)
     print("the gateway is stopped")
@@ -122,6 +124,8 @@ def status(*, as_json: AsJson = False) -> int:
     if as_json:
         about = {"url": running.url, "pid": running.pid, "config": running.config} if running else {}
         print_json({"running": running is not None, **about})
+        if running is None:
+            tell_of_orphans(home)
         return 0 if running else 3
     if running is None:
         raise not_running(f"no gateway runs on {home.path}")

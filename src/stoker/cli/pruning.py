@@ -8,19 +8,26 @@ from typing import Any
 
 from stoker.cli.activity import Activity, warn
 from stoker.cli.client import connect
+from stoker.cli.consent import Yes, require_consent
+from stoker.cli.finding import has_gateway
 from stoker.cli.options import AsJson
+from stoker.cli.orphans import find_orphans, orphans_table, strays_table
 from stoker.cli.output import print_json
-from stoker.errors import NotRunningError
+from stoker.cli.pages import plain_lines
+from stoker.cli.tables import Table
 from stoker.home import Home
 
 PATIENCE_SECONDS = 60.0
 
 
-def prune(*, as_json: AsJson = False) -> int:
+def prune(*, yes: Yes = False, as_json: AsJson = False) -> int:
     """Forget engines that have ended, and end processes that nobody watches.
 
-    Engines of the configuration stay on the list. Without a gateway, its engines are what nobody watches.
+    Engines of the configuration stay on the list. Without a gateway, its engines are what nobody watches. What would be
+    ended is shown first: at a terminal you are asked, elsewhere it takes --yes.
     """
+    if not yes and (found := _found()) is not None:
+        require_consent("\n".join(plain_lines(found)))
     pruned = prune_here()
     if as_json:
         print_json(pruned)
@@ -29,23 +36,32 @@ def prune(*, as_json: AsJson = False) -> int:
     return 1 if pruned["remaining"] else 0
 
 
-def prune_here() -> Mapping[str, Any]:
-    """Have the gateway do it; or do it, where there is none."""
-    try:
-        with connect() as client, Activity("ending what nobody watches"):
-            answer: Mapping[str, Any] = client.post("/prune", patience_seconds=PATIENCE_SECONDS)
-            return answer
-    except NotRunningError:
-        return _without_a_gateway()
+def _found() -> list[str | Table] | None:
+    """What would be ended; None where there is nothing."""
+    home = Home.from_environment(os.environ)
+    if not has_gateway(home, os.environ):
+        heading, orphans = "These engines run on without a gateway, and would be ended:", find_orphans(home)
+        return [heading, orphans_table(orphans)] if orphans else None
+    with connect() as client:
+        heading, strays = "These processes belong to no engine, and would be ended:", client.listing("/strays")
+    return [heading, strays_table(strays)] if strays else None
 
 
-def _without_a_gateway() -> Mapping[str, Any]:
+def prune_here(*, keep_ended: bool = False) -> Mapping[str, Any]:
+    """Have the gateway do it; or do it, where there is none. With ``keep_ended`` no engine leaves the list."""
+    home = Home.from_environment(os.environ)
+    if not has_gateway(home, os.environ):
+        return _without_a_gateway(home)
+    with connect() as client, Activity("ending what nobody watches"):
+        return client.post("/prune", {"keep_ended": keep_ended}, patience_seconds=PATIENCE_SECONDS)
+
+
+def _without_a_gateway(home: Home) -> Mapping[str, Any]:
     import trio
 
     from stoker.supervise import lock
     from stoker.supervise.leftovers import end_leftovers
 
-    home = Home.from_environment(os.environ)
     if not home.path.exists():
         return {"forgotten": [], "ended": [], "remaining": []}
     with lock.hold(home.lock), Activity("ending what nobody watches"):

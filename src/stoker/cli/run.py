@@ -29,7 +29,9 @@ def run(arguments: Sequence[str]) -> int:
     except CycloptsError as error:
         return _fail(f"{_plain(error)}\nThe command's own page: {_help_of(app, arguments)}", USAGE)
     except NotRunningError as error:
-        return _fail(str(error), NOT_RUNNING)
+        _fail(str(error), NOT_RUNNING)
+        _tell_of_orphans()
+        return NOT_RUNNING
     except ConfigError as error:
         return _fail(str(error), USAGE if error.source.startswith("--") else FAILED)
     except StokerError as error:
@@ -63,6 +65,15 @@ def _call(app: App, arguments: Sequence[str]) -> object:
 def _fail(message: str, code: int) -> int:
     print(f"stoker: {as_typed(message)}", file=sys.stderr)
     return code
+
+
+def _tell_of_orphans() -> None:
+    """A gateway that is gone may have left its engines running."""
+    if os.environ.get("STOKER_URL"):
+        return  # another gateway is meant, and its engines are elsewhere
+    from stoker.cli.orphans import tell_of_orphans
+
+    tell_of_orphans(Home.from_environment(os.environ))
 
 
 def _refusal(error: OSError) -> str:

@@ -15,13 +15,14 @@ from cyclopts import Parameter
 
 from stoker.cli.client import Client, connect
 from stoker.cli.completing import completing
+from stoker.cli.consent import Yes, require_consent
 from stoker.cli.invocation import program
 from stoker.cli.options import AsJson, Watch
 from stoker.cli.output import ago, print_json
 from stoker.cli.pages import Page, Record, print_page
 from stoker.cli.presenting import present
 from stoker.cli.tables import Column, Fit, Table
-from stoker.errors import ConfigError, Mistake, NotFoundError, StokerError
+from stoker.errors import ConfigError, ConflictError, Mistake, NotFoundError, StokerError
 
 COLUMNS = (
     Column("SESSION", Fit.WHOLE),
@@ -31,6 +32,8 @@ COLUMNS = (
     Column("KEY", Fit.WHOLE, spare=1),
 )
 PAGE = 1000
+MOST_DAYS = 36_600
+DAY_SECONDS = 86400.0
 IMPORT_SECONDS = 300.0
 
 SessionId = Annotated[
@@ -124,7 +127,12 @@ def take_in(
     if new_id:
         document.pop("session_id", None)
     with connect(root="") as client:
-        session = client.post("/sessions/import", document, patience_seconds=IMPORT_SECONDS)
+        try:
+            session = client.post("/sessions/import", document, patience_seconds=IMPORT_SECONDS)
+        except ConflictError:
+            raise ConflictError(
+                f"there is a session {document.get('session_id')!r} already; to have this one beside it, say --new-id"
+            ) from None
     if as_json:
         print_json(session)
         return
@@ -160,20 +168,25 @@ def delete(
 def cleanup(
     *,
     days: Annotated[
-        float | None,
-        Parameter(
-            "--older-than-days",
-            metavar="DAYS",
-            help="How long nothing happened in them; else keep_days, which has to be set then.",
-        ),
-    ] = None,
+        float,
+        Parameter("--older-than-days", metavar="DAYS", help=f"How long nothing happened in them, 0 to {MOST_DAYS}."),
+    ],
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Forget the sessions in which nothing happened for long.
 
-    All of them, for an admin, else those of the key.
+    All of them, for an admin, else those of the key. How many it would be is said first: at a terminal you are asked,
+    elsewhere it takes --yes.
     """
+    if not 0 <= days <= MOST_DAYS:
+        raise ConfigError("--older-than-days", [Mistake("", f"must be a number from 0 to {MOST_DAYS}")])
     with connect(root="") as client:
+        if not yes:
+            before = time.time() - days * DAY_SECONDS
+            count = sum(each["updated_at"] < before for each in _all_of(client, "/sessions"))
+            if count:
+                require_consent(f"{count} session{'' if count == 1 else 's'} would be forgotten, for good")
         done = client.post("/sessions/cleanup", {"older_than_days": days}, patience_seconds=IMPORT_SECONDS)
     if as_json:
         print_json(done)

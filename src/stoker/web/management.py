@@ -117,10 +117,11 @@ class ManagementEndpoints:
     async def prune(self) -> Response:
         """``POST /prune``: take engines that are STOPPED, or in ERROR for good, off the list, and end strays.
 
-        Engines of the configuration stay. Answers with what was ``forgotten`` and ``ended``, and what is ``remaining``.
+        Engines of the configuration stay, and with ``{"keep_ended": true}`` all do. Answers with what was ``forgotten``
+        and ``ended``, and what is ``remaining``.
         """
-        await read_object(request, optional=True)
-        forgotten = self.control.forget_ended()
+        order = flags(await read_object(request, optional=True), ("keep_ended",), "the order")
+        forgotten = [] if order["keep_ended"] else self.control.forget_ended()
         ended = await self.control.end_strays()
         return self.wire.answer({"forgotten": forgotten, "ended": ended.found, "remaining": ended.remaining})
 

@@ -141,7 +141,7 @@ _WHOLE: Mapping[str, Operation] = MappingProxyType(
             "strays": Operation(answers={200: listing(Stray)}),
             "prune": Operation(
                 answers={200: {"forgotten": Many(str), "ended": Many(int), "remaining": Many(int)}},
-                body=ANYTHING,
+                body={"keep_ended": May(bool)},
             ),
             "stop_gateway": Operation(
                 answers={202: {"stopping": bool}},
