@@ -18,6 +18,9 @@ from tests.e2e.running import HANG_GUARD_SECONDS, Program
 from .fleet import CHAT, question
 
 WHOLE, BROKEN = "whole", "ended by an error event"
+ANSWERED = "answered without a stream"
+LOST = "refused with 502"
+STREAMED = 0.8  # of the requests
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -25,8 +28,8 @@ LAST_CHUNK = b"0\r\n\r\n"
 class Crowd:
     """Clients of one gateway, each of which asks for one stream after the other for as long as :meth:`ask_on` runs.
 
-    ``outcomes`` counts how the streams ended: whole, ended by an error event, or refused with a status. Anything else
-    fails the test.
+    ``outcomes`` counts how the streams ended: whole, ended by an error event, or refused with a status. One in
+    five requests wants no stream: it is answered, or refused. Anything else fails the test.
     """
 
     url: str
@@ -63,18 +66,19 @@ class Crowd:
 
     async def _ask_until(self, end: float, most_tokens: int) -> None:
         while trio.current_time() < end:
-            await self._ask(self.chance.randint(1, most_tokens))
+            await self._ask(self.chance.randint(1, most_tokens), stream=self.chance.random() < STREAMED)
 
-    async def _ask(self, tokens: int) -> None:
+    async def _ask(self, tokens: int, *, stream: bool = True) -> None:
         self._asked += 1
-        words = f"stream{self._asked}"
-        body = json.dumps(question(words, stream=True, max_tokens=tokens)).encode()
+        words = f"request{self._asked}"
+        body = json.dumps(question(words, stream=stream, max_tokens=tokens)).encode()
         head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
         address = urlsplit(self.url)
         with trio.fail_after(HANG_GUARD_SECONDS):
-            async with await trio.open_tcp_stream(str(address.hostname), address.port or 0) as stream:
-                await stream.send_all(head.encode() + body)
-                outcome = judge(await _all_of_it(stream), words, tokens)
+            async with await trio.open_tcp_stream(str(address.hostname), address.port or 0) as connection:
+                await connection.send_all(head.encode() + body)
+                answer = await _all_of_it(connection)
+        outcome = judge(answer, words, tokens) if stream else judge_whole(answer, words, tokens)
         self.outcomes[outcome] += 1
         self.tokens += tokens * (outcome == WHOLE)
 
@@ -112,12 +116,9 @@ def _length(answer: bytes | bytearray) -> int | None:
 
 def judge(answer: bytes, words: str, tokens: int) -> str:
     """How a stream of so many ``tokens``, each of them ``words``, ended. Raises AssertionError for a silent cut."""
-    head, _, body = answer.partition(b"\r\n\r\n")
-    status = head.split(b" ", 2)[1:2]
-    assert status, f"no answer, but {answer!r}"
-    if status != [b"200"]:
-        assert json.loads(body)["error"]["message"]
-        return f"refused with {status[0].decode()}"
+    status, body = _split(answer)
+    if status != 200:
+        return _refused(status, body)
     is_whole, events = _events(body)
     choices = [event["choices"][0] for event in events if isinstance(event, dict) and "choices" in event]
     said = [choice["delta"].get("content") for choice in choices]
@@ -131,6 +132,30 @@ def judge(answer: bytes, words: str, tokens: int) -> str:
     assert is_whole, "[DONE], but no proper end"
     assert len(heard) == tokens, f"[DONE] after {len(heard)} of {tokens} tokens"
     return WHOLE
+
+
+def judge_whole(answer: bytes, words: str, tokens: int) -> str:
+    """How a request that wanted no stream was answered. Raises AssertionError for half an answer."""
+    status, body = _split(answer)
+    if status != 200:
+        return _refused(status, body)
+    [choice] = json.loads(body)["choices"]
+    assert choice["message"]["content"].split() == [words] * tokens
+    return ANSWERED
+
+
+def _split(answer: bytes) -> tuple[int, bytes]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status = head.split(b" ", 2)[1:2]
+    assert status, f"no answer, but {answer!r}"
+    return int(status[0]), body
+
+
+def _refused(status: int, body: bytes) -> str:
+    error = json.loads(body)["error"]
+    assert error["message"]
+    assert status != 502 or error["code"] == "engine_failed", error
+    return f"refused with {status}"
 
 
 def _events(body: bytes) -> tuple[bool, list[Any]]:

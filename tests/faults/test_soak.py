@@ -17,7 +17,7 @@ import trio
 
 from tests.e2e.running import Program, until
 
-from .crowd import BROKEN, WHOLE, Crowd
+from .crowd import ANSWERED, BROKEN, LOST, WHOLE, Crowd
 from .fleet import ask, descriptors, engine, fake_state, fleet, resident_bytes
 
 MIB = 1024 * 1024
@@ -137,5 +137,6 @@ async def test_nothing_is_cut_silently_and_nothing_leaks_while_engines_are_kille
             f"descriptors {before.descriptors} -> {after.descriptors}; counters {counters}"
         )
     assert crowd.outcomes[WHOLE] > crowd.outcomes[BROKEN] > 0
+    assert crowd.outcomes[ANSWERED] > 20 * crowd.outcomes[LOST], "what is not streamed is tried again"
     assert kills.total() > 0
     assert after.memory - before.memory < MORE_MEMORY

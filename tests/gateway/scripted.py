@@ -97,12 +97,19 @@ class Engine:
     exchanges: list[Exchange] = attrs.field(factory=list)
     connections: int = 0
     open_connections: int = 0
+    _listening: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        async with trio.open_nursery() as nursery:
-            listeners = await nursery.start(trio.serve_tcp, self.handle, self.port)
+        async with trio.open_nursery() as connections:
+            listeners = await trio.open_tcp_listeners(self.port)
             self.port = listeners[0].socket.getsockname()[1]
             task_status.started()
+            with self._listening:
+                await trio.serve_listeners(self.handle, listeners, handler_nursery=connections)
+
+    def stop_listening(self) -> None:
+        """From now on refuse connections; those there are go on."""
+        self._listening.cancel()
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         self.connections += 1

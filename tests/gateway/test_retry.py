@@ -13,7 +13,7 @@ from stoker.gateway.budget import MOST, RESERVE, RESERVE_PER_SECOND, RetryBudget
 from stoker.settings import GatewaySettings
 
 from .conftest import Lane, World, running
-from .scripted import Exchange, until
+from .scripted import HANG_GUARD_SECONDS, Engine, Exchange, until
 
 ASK = {"model": "m", "messages": []}
 
@@ -77,6 +77,17 @@ def once(failure: Callable[[Exchange], Awaitable[None]]) -> Callable[[Exchange],
 
     async def script(exchange: Exchange) -> None:
         await (failures.pop()(exchange) if failures else exchange.reply(200, {}))
+
+    return script
+
+
+def ending(world: World, engine_id: str, engine: Engine) -> Callable[[Exchange], Awaitable[None]]:
+    """End the whole engine at a request, as one does that is killed."""
+
+    async def script(exchange: Exchange) -> None:
+        engine.stop_listening()
+        world.change(engine_id, accepting=False, expected=True)
+        await exchange.reset()
 
     return script
 
@@ -145,6 +156,48 @@ async def test_a_request_is_tried_three_times_at_most(world: World) -> None:
     answer = await world.ask(ASK)
     assert (answer.status, answer.error["code"]) == (502, "engine_failed")
     assert sum(len(engine.exchanges) for engine in engines) == 3
+
+
+async def test_an_engine_that_was_gone_before_the_request_reached_it_costs_no_attempt(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While engines were killed one after the other, requests got 502 of which the last of three saw nothing."""
+    monkeypatch.setattr(
+        "stoker.gateway.retrying.SEEN_GONE_SECONDS", HANG_GUARD_SECONDS
+    )  # a slow machine takes its time
+    for number in range(5):
+        world.add(f"engine-{number}")  # nobody listens there
+    async with world.client() as client:
+        await client.send("/v1/completions", ASK)
+        for number in range(5):
+            await until(lambda: len(world.reports) > number)  # noqa: B023 - it is called in this round only
+            world.change(world.reports[number][0], accepting=False, expected=True)
+        assert len({engine_id for engine_id, *_ in world.reports}) == 5
+        await world.engine("six")
+        answer = await client.answer()
+    assert (answer.status, answer.headers["x-stoker-engine"]) == (200, "six")
+
+
+async def test_one_that_can_not_be_reached_and_is_not_gone_costs_an_attempt(world: World) -> None:
+    for number in range(5):
+        world.add(f"engine-{number}")  # nobody listens there
+    assert (await world.ask(ASK)).status == 502
+    assert len(world.reports) == 3
+
+
+async def test_one_that_got_the_request_on_a_connection_of_before_may_have_ended_of_it(world: World) -> None:
+    """Else a request that ends engines at once would end all of them, since there is no second connection to those."""
+    engines = {f"engine-{number}": await world.engine(f"engine-{number}", accepting=False) for number in range(5)}
+    for engine_id in engines:
+        world.change(engine_id, accepting=True)
+        assert (await world.ask(ASK)).headers["x-stoker-engine"] == engine_id, "there is a connection to it now"
+        world.change(engine_id, accepting=False)
+
+    for engine_id, engine in engines.items():
+        world.change(engine_id, accepting=True)
+        engine.script = ending(world, engine_id, engine)
+    assert (await world.ask(ASK)).status == 502
+    assert sum(len(engine.exchanges) == 2 for engine in engines.values()) == 3
 
 
 async def test_retries_can_be_forbidden(lane: Lane) -> None:

@@ -21,14 +21,14 @@ from stoker.gateway.callers import Caller
 from stoker.gateway.conversing import PATH as IN_SESSIONS
 from stoker.gateway.conversing import Conversations
 from stoker.gateway.counters import Counters
-from stoker.gateway.failures import Exhausted, Unsendable
+from stoker.gateway.failures import Exhausted, NotConnected, Unsendable
 from stoker.gateway.headers import RequestIds, for_policy
 from stoker.gateway.heading import Heading
 from stoker.gateway.job import CLIENT_GONE, Job, message_of, record_of_refusal
 from stoker.gateway.keyring import KeyRing, open_ring
 from stoker.gateway.measures import Measures
 from stoker.gateway.relay import Relay, deliver
-from stoker.gateway.retrying import FAILED, MOST_ATTEMPTS, Failure, Kind, Probed, Report, Retries
+from stoker.gateway.retrying import FAILED, Failure, Kind, Probed, Report, Retries
 from stoker.gateway.routing import Lease, RoutingTable, Ticket
 from stoker.gateway.saying import SayingReader
 from stoker.gateway.streaming import Sink
@@ -209,16 +209,17 @@ class Forwarder:
             await self._tell(request, job, needs)
         ticket = Ticket(request, self._queue_seconds, visible=caller.models)
         failure: Failure | None = None
-        for attempt in range(1, MOST_ATTEMPTS + 1):
+        while failure is None or await self._retries.make_sense(failure, ticket):
             admitted = await self._room.admit(ticket)
             if isinstance(admitted, Answer):
                 if failure is not None:
                     break
                 job.model = self._table.proper_name(asked.model)
                 return self._refused(admitted, job)
-            self.counters.retries += attempt > 1
-            job.attempts = attempt
-            if attempt == 1 and self._finished is not None:
+            job.attempts += 1
+            if failure is not None:
+                self.counters.retries += 1
+            elif self._finished is not None:
                 job.leased_at = self._table.clock()
             try:
                 outcome = await self._attempt(job, admitted, sink)
@@ -227,8 +228,6 @@ class Forwarder:
             if not isinstance(outcome, Failure):
                 return outcome
             failure = outcome
-            if attempt < MOST_ATTEMPTS and not await self._retries.make_sense(failure, admitted, ticket):
-                break
         self.counters.errors += 1
         assert failure is not None
         return failure.answer
@@ -260,7 +259,8 @@ class Forwarder:
         except UpstreamError as broken:
             self._retries.suspect(lease, str(broken))
             message = f"the engine {backend.engine_id} failed: {broken}"
-            return Failure(Kind.BROKEN, self._ours(error(Code.ENGINE_FAILED, message), job))
+            kind = Kind.UNREACHED if isinstance(broken, NotConnected) else Kind.BROKEN
+            return Failure(kind, self._ours(error(Code.ENGINE_FAILED, message), job), lease)
         if relay.trouble is not None:
             self.counters.stream_errors += 1
             job.error = relay.trouble
@@ -269,7 +269,7 @@ class Forwarder:
             kind = FAILED[answer.status]
             job.error = f"it answered with status {answer.status}"
             self._retries.suspect(lease, job.error, avoid=kind is not Kind.DOUBTFUL)
-            return Failure(kind, answer)
+            return Failure(kind, answer, lease)
         else:
             lease.succeeded()
             if answer is not None:

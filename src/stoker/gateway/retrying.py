@@ -26,6 +26,7 @@ Probed = Callable[[str, int], Awaitable[None]]
 class Kind(enum.Enum):
     """How an attempt failed, which decides about another one."""
 
+    UNREACHED = "there was no connection, so that the engine saw nothing of the request"
     BROKEN = "the connection failed; if nobody else can take the request, the engine may be about to be replaced"
     UNAVAILABLE = "the engine says that it, or what is behind it, is not available"
     DOUBTFUL = "the engine says it has an internal error; whether it is the request's fault, its health will tell"
@@ -37,10 +38,11 @@ FAILED = {500: Kind.DOUBTFUL, 502: Kind.UNAVAILABLE, 503: Kind.UNAVAILABLE, 504:
 
 @attrs.frozen
 class Failure:
-    """A failed attempt, and what the client is told if there is no other."""
+    """A failed attempt at the engine of ``lease``, and what the client is told if there is no other."""
 
     kind: Kind
     answer: Answer
+    lease: Lease
 
 
 @attrs.frozen(eq=False)
@@ -64,10 +66,17 @@ class Retries:
             lease.suspect()
         self.report(backend.engine_id, backend.incarnation, what)
 
-    async def make_sense(self, failure: Failure, lease: Lease, ticket: Ticket) -> bool:
-        """Whether another attempt makes sense; for that, see what becomes of the engine that failed."""
+    async def make_sense(self, failure: Failure, ticket: Ticket) -> bool:
+        """Whether another attempt makes sense; for that, see what becomes of the engine that failed.
+
+        An attempt counts unless it only found that its engine is gone: that one can't have ended of the request.
+        """
+        lease, unreached = failure.lease, failure.kind is Kind.UNREACHED
         ticket.excluded |= {lease.term}
-        doubtful, broken = failure.kind is Kind.DOUBTFUL, failure.kind is Kind.BROKEN
+        ticket.spent += not unreached
+        if ticket.spent == MOST_ATTEMPTS:
+            return False
+        doubtful, broken = failure.kind is Kind.DOUBTFUL, unreached or failure.kind is Kind.BROKEN
         alone = broken and self.table.prospect(ticket) is Prospect.NONE
         with trio.move_on_after(FOUND_FAILING_SECONDS if doubtful or alone else SEEN_GONE_SECONDS):
             if doubtful:
@@ -75,7 +84,10 @@ class Retries:
             elif broken:
                 await lease.term.wait()
         gone = lease.term.is_set()
-        if (doubtful and not gone) or self.table.prospect(ticket) is not Prospect.WAIT:
+        ticket.spent += unreached and not gone
+        if ticket.spent == MOST_ATTEMPTS or (doubtful and not gone):
+            return False
+        if self.table.prospect(ticket) is not Prospect.WAIT:
             return False
         # An engine that is gone can't fail more requests than it held: those need no budget.
         return gone or self.budget.withdraw()

@@ -41,7 +41,8 @@ class Prospect(enum.Enum):
 class Ticket:
     """A request on its way to a lease.
 
-    ``patience_seconds`` is how long it may still wait, ``excluded`` holds the terms of the engines at which it failed.
+    ``patience_seconds`` is how long it may still wait, ``excluded`` holds the terms of the engines at which it failed,
+    and ``spent`` counts those of its attempts that count.
     ``visible`` are the names that it may be told of, None: all.
     ``lease`` is set by the table while the ticket waits; ``woken``, if there is one, then and whenever its prospects
     changed.
@@ -50,6 +51,7 @@ class Ticket:
     request: RouteRequest
     patience_seconds: float
     excluded: frozenset[trio.Event] = frozenset()
+    spent: int = 0
     lease: Lease | None = None
     woken: trio.Event | None = None
     visible: frozenset[str] | None = None

@@ -10,11 +10,12 @@ from typing import Self
 
 from stoker.core.addresses import NEVER_ALLOWED
 from stoker.gateway.connection import Connection
-from stoker.gateway.dialling import Dialler, Origin
-from stoker.gateway.failures import NoAnswer
+from stoker.gateway.dialling import Dialler, Origin, SecureTransport
+from stoker.gateway.failures import NoAnswer, NotConnected
 from stoker.gateway.framing import Framing
 from stoker.gateway.headers import request_head
 from stoker.gateway.hub import Hub
+from stoker.gateway.sockets import Channel
 from stoker.model import Backend
 
 IDLE_SECONDS = 4.0  # engines on uvicorn and llama.cpp close after 5
@@ -87,19 +88,21 @@ class UpstreamPool:
             length=len(body),
         )
         connection = self._take(base_url)
+        crossed: NoAnswer | None = None
         try:
             if connection is not None:
                 carried(connection)
                 sent_at = self._clock()
                 try:
                     await connection.exchange(head, body)
-                except NoAnswer:
+                except NoAnswer as broken:
                     if self._clock() - sent_at > CROSSING_SECONDS:
                         raise
+                    crossed = broken
                     connection.close()  # the engine closed it in the moment in which it was used again
                 else:
                     return connection
-            connection = Connection(origin, await self._dialler.dial(origin), self._framing.answers())
+            connection = Connection(origin, await self._dial(origin, crossed), self._framing.answers())
             carried(connection)
             await connection.exchange(head, body)
         except BaseException:
@@ -107,6 +110,15 @@ class UpstreamPool:
                 connection.close()
             raise
         return connection
+
+    async def _dial(self, origin: Origin, crossed: NoAnswer | None) -> Channel | SecureTransport:
+        """As the dialler does; but where a close ``crossed`` the request, the engine may have seen it nevertheless."""
+        try:
+            return await self._dialler.dial(origin)
+        except NotConnected:
+            if crossed is not None:
+                raise crossed from None
+            raise
 
     def give_back(self, base_url: str, connection: Connection) -> None:
         """Keep the connection for another request, if its answer was read to the end; else close it at once."""
