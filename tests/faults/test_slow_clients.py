@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.running import HANG_GUARD_SECONDS, until
 
-from .fleet import ask, question
+from .fleet import ask, question, within
 from .stoker_up import Stoker, configuration, count, post, read_to_the_end, running, status_of
 
 log = logging.getLogger(__name__)
@@ -83,11 +83,18 @@ def latency(stoker: Stoker, times: int) -> float:
         for _ in range(times):
             began = time.perf_counter()
             sock.sendall(post(question(max_tokens=1)))
-            received = b""
-            while b'"usage"' not in received:
-                received += sock.recv(65536)
+            hear_out(sock)
             taken.append(time.perf_counter() - began)
     return sorted(taken)[int(times * 0.99)]
+
+
+def hear_out(sock: socket.socket) -> None:
+    """Read the answer to a question."""
+    received = b""
+    while b'"usage"' not in received:
+        more = sock.recv(65536)
+        assert more, f"closed after {received!r}"
+        received += more
 
 
 def test_idle_connections_are_cheap(stoker: Stoker) -> None:
@@ -97,10 +104,12 @@ def test_idle_connections_are_cheap(stoker: Stoker) -> None:
     before = stoker.footprint()
     with contextlib.ExitStack() as stack:
         socks = [stack.enter_context(stoker.connect()) for _ in range(min(wanted, most, 9_900))]
-        for sock in socks[::2]:  # half of them have asked before
-            sock.sendall(post(question(max_tokens=1)))
-        for sock in socks[::2]:
-            assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+        asked = socks[::2]  # half of them have asked before
+        for some in (asked[start : start + 10] for start in range(0, len(asked), 10)):
+            for sock in some:
+                sock.sendall(post(question(max_tokens=1)))
+            for sock in some:  # few at a time, or what is measured is the memory of requests
+                hear_out(sock)
         crowded = latency(stoker, 200)
         each = (stoker.footprint().rss_bytes - before.rss_bytes) / len(socks)
         figures = (len(socks), each, quiet * 1e3, crowded * 1e3)
@@ -127,9 +136,8 @@ def test_who_leaves_ends_the_work_for_him(stoker: Stoker, lane: str, more: bytes
                 if number % 2:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 sock.close()
-            left_at = time.monotonic()
-            until(lambda: stoker.engine_works() == 0, "the engine has stopped")
-            assert time.monotonic() - left_at < 2, "a second, and what looking takes"
+            with within(1, "the end of the engine's work"):
+                until(lambda: stoker.engine_works() == 0, "the engine has stopped")
     assert stoker.engine_state()["cancelled"] >= before + 25 * rounds
 
 
@@ -175,7 +183,6 @@ def test_stalled_readers_hold_up_no_stop(tmp_path: Path) -> None:
         others = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", chunked(question())[:-9], b"GET /health HTTP/1.1\r\n"]
         for start in half + others:
             stack.enter_context(stoker.connect()).sendall(start)
-        began = time.monotonic()
-        stoker.process.send_signal(signal.SIGTERM)
-        assert stoker.process.wait(HANG_GUARD_SECONDS) == 0
-        assert time.monotonic() - began < drain + 5
+        with within(drain + 5, "the stop"):
+            stoker.process.send_signal(signal.SIGTERM)
+            assert stoker.process.wait(HANG_GUARD_SECONDS) == 0

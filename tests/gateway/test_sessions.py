@@ -21,6 +21,7 @@ from stoker.settings import GatewaySettings, SessionSettings
 from stoker.store import sessions as store
 from stoker.store.archive import SessionArchive
 from stoker.store.database import Database, open_database
+from stoker.store.looking import look
 from stoker.store.schema import MIGRATIONS
 from stoker.store.sessions import Session
 
@@ -70,7 +71,9 @@ class Kept:
         return [each.message for each in self.rows(session_id)]
 
     def rows(self, session_id: str = ID) -> tuple[store.Kept, ...]:
-        return self.database.do(store.messages(session_id, None, 1000)).items
+        """Over a connection of its own, as a thread may be in the middle of something on the other."""
+        messages = store.messages(session_id, None, 1000)
+        return look(self.database.path, "messages", lambda connection: messages(connection).items, ())
 
     def begin(self, session_id: str, owner: str = "", **more: Any) -> None:
         session = Session(session_id=session_id, owner=owner, created_at=1.0, updated_at=1.0, **more)
