@@ -31,6 +31,7 @@ NEVER: tuple[Network, ...] = tuple(
         ),
     )
 )
+_SETTING = "register_hosts of [gateway] in stoker.toml"
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -61,15 +62,27 @@ class HostRules:
         return any(map(self._is_never, _meanings(address)))
 
     def complaint(self, host: str, addresses: Sequence[str]) -> str | None:
-        """Why an engine that somebody registers may not be at ``host``, which has ``addresses``; None if it may."""
+        """Why an engine that somebody registers may not be at ``host``, which has ``addresses``, and what to do.
+
+        None if it may.
+        """
+        trusted = _plain(host) in self.names
         for address in addresses:
-            is_itself = "" if host == address else f" is {address}, which"
+            where = host if host == address else f"{host}, which is {address}"
             if self.bars(address):
-                return f"{host}{is_itself} no engine can have (link-local, multicast, metadata of a cloud)"
-            allowed = all(_is_in(each, self.networks) for each in _meanings(address))
-            if not allowed and _plain(host) not in self.names:
-                return f"{host}{is_itself} is not where engines may be registered"
-        return None if addresses or _plain(host) in self.names else f"{host} has no address"
+                return (
+                    f"no engine can be at {where}: such addresses (link-local, multicast, metadata of a cloud) are the "
+                    f"network's own, and behind some are the credentials of this machine; if an engine is there, add "
+                    f"{address} itself to {_SETTING}"
+                )
+            if not trusted and not all(_is_in(each, self.networks) for each in _meanings(address)):
+                return (
+                    f"no engine may be registered at {where}: register_hosts does not allow it; add it to {_SETTING}, "
+                    "or give the engine an [[engine]] there"
+                )
+        if addresses or trusted:
+            return None
+        return f"no engine can be registered at {host}: that name has no address; correct it, or add it to {_SETTING}"
 
     def _is_never(self, address: Address) -> bool:
         named = [network for network in self.networks if _is_in(address, [network])]

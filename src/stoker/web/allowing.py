@@ -61,11 +61,7 @@ class Allowing:
         host = urlsplit(url).hostname or ""
         complaint = self.hosts.complaint(host, await _addresses(host))
         if complaint is not None:
-            message = (
-                f"{complaint}; if it should be, add it to register_hosts of [gateway] in stoker.toml, or give it an "
-                "[[engine]] there"
-            )
-            raise RequestError(error(Code.ENGINE_HOST_NOT_ALLOWED, message, param="url"))
+            raise RequestError(error(Code.ENGINE_HOST_NOT_ALLOWED, complaint, param="url"))
 
 
 def _refuse_commands(spec: EngineSpec) -> Answer | None:
