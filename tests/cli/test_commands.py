@@ -191,11 +191,13 @@ def test_installing_what_does_not_exist_lists_what_does(here: Call) -> None:
 
 
 def test_gpus_are_shown_without_a_gateway(here: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STOKER_URL", NOBODY)
     report = here("gpu", "--json")
     assert report.code == 0
     assert set(report.json) == {"gpus", "reason", "incomplete"}
     assert here("gpu").code == 0
+    monkeypatch.setenv("STOKER_URL", NOBODY)
+    for elsewhere in (here("gpu"), here("gpu", "--ledger")):
+        assert (elsewhere.code, elsewhere.out) == (3, ""), "those of this machine are no answer for another one"
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_a_body_comes_from_a_file_or_from_standard_input(
     [
         (1, ("nobody",), "the model 'nobody' does not exist; there are: one, uno, two"),
         (1, ("one", "--body", "/no/such"), "/no/such can't be read: No such file"),
-        (1, ("one", "--body", "/dev/null"), "is no JSON"),
+        (1, ("one", "--body", "/dev/null"), "is not JSON"),
         (2, ("one", "--header", "nonsense"), "must be 'Name: value'"),
         (2, ("one", "--prompt", "a", "--body", "b"), "give one of them"),
     ],

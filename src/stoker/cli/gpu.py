@@ -9,12 +9,12 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from stoker.cli.client import connect
+from stoker.cli.finding import has_gateway
 from stoker.cli.options import AsJson, Watch
 from stoker.cli.output import ago, size
 from stoker.cli.pages import Page
 from stoker.cli.presenting import present
 from stoker.cli.tables import Column, Fit, Table
-from stoker.errors import NotRunningError
 from stoker.home import Home
 
 GPU_COLUMNS = (
@@ -55,19 +55,17 @@ def gpu(*, ledger: AsLedger = False, as_json: AsJson = False, watch: Watch = Fal
 
 
 def _report() -> dict[str, Any]:
-    try:
-        with connect() as client:
-            return client.get("/gpu")
-    except NotRunningError:
+    if not has_gateway(Home.from_environment(os.environ), os.environ):
         return _read_here()
+    with connect() as client:
+        return client.get("/gpu")
 
 
 def _ledger() -> list[dict[str, Any]]:
-    try:
-        with connect() as client:
-            return client.listing("/gpu/ledger")
-    except NotRunningError:
+    if not has_gateway(Home.from_environment(os.environ), os.environ):
         return _read_ledger_here()
+    with connect() as client:
+        return client.listing("/gpu/ledger")
 
 
 def _report_page(report: Mapping[str, Any]) -> Page:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -16,8 +14,9 @@ from stoker.cli.options import AsJson, Watch
 from stoker.cli.output import load
 from stoker.cli.pages import Page, Record
 from stoker.cli.presenting import present
+from stoker.cli.reading import read_json
 from stoker.cli.tables import Column, Fit, Table
-from stoker.errors import ConfigError, Mistake, StokerError
+from stoker.errors import ConfigError, Mistake
 
 COLUMNS = (
     Column("ENGINE", Fit.WHOLE),
@@ -55,7 +54,10 @@ def explain(
     """
     if prompt is not None and body is not None:
         raise ConfigError("--body", [Mistake("", "says what the request holds, as --prompt does; give one of them")])
-    text = _read(body) if body is not None else json.dumps(_asking(model, path, prompt), separators=(",", ":"))
+    if body is not None:
+        text, _ = read_json(body)
+    else:
+        text = json.dumps(_asking(model, path, prompt), separators=(",", ":"))
     order = json.dumps({"model": model, "path": path, "headers": _headers(header)})
 
     def look() -> dict[str, Any]:
@@ -101,18 +103,6 @@ def _asking(model: str, path: str, prompt: str | None) -> dict[str, object]:
         case "/v1/chat/completions" | "/v1/messages":
             return {"model": model, "messages": [{"role": "user", "content": prompt}]}
     return {"model": model, "input": prompt}
-
-
-def _read(named: str) -> str:
-    """The body in a file; valid JSON, and otherwise as it is there."""
-    try:
-        text = sys.stdin.read() if named == "-" else Path(named).read_text(encoding="utf-8")
-        json.loads(text)
-    except OSError as error:
-        raise StokerError(f"{named} can't be read: {error.strerror or error}") from None
-    except ValueError as error:
-        raise StokerError(f"what is in {named} is no JSON: {error}") from None
-    return text
 
 
 def _headers(given: tuple[str, ...]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from stoker.cli.options import AsJson, Watch
 from stoker.cli.output import ago, print_json
 from stoker.cli.pages import Page, Record, print_page
 from stoker.cli.presenting import present
+from stoker.cli.reading import read_json
 from stoker.cli.tables import Column, Fit, Table
 from stoker.errors import ConfigError, ConflictError, Mistake, NotFoundError, StokerError
 
@@ -243,13 +244,7 @@ def _part(part: Any) -> str:
 
 
 def _read(file: str) -> dict[str, Any]:
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-        document = json.loads(text)
-    except OSError as error:
-        raise StokerError(f"{file} can't be read: {error.strerror}") from error
-    except ValueError as error:
-        raise StokerError(f"{file} is not JSON: {error}") from error
+    _, document = read_json(file)
     if not isinstance(document, dict):
         raise StokerError(f"{file} is no export of a session: it must be a JSON object")
     return document

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import attrs
 import httpx2
@@ -37,12 +35,6 @@ T_contra = TypeVar("T_contra", contravariant=True)
 class Shown(Protocol[T_contra]):
     """Where what was found goes."""
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...
-
     def show(self, found: T_contra) -> None:
         """What there is now."""
         ...
@@ -60,43 +52,29 @@ def keep_showing(
         raise ConfigError("--watch", [Mistake("", f"must be from {SHORTEST_SECONDS:g} to {LONGEST_SECONDS:g}")])
     first = look()
     screen = console()
-    shown: Shown[T]
     if as_json:
-        shown = JsonLines()
-    elif can_redraw(screen):
-        shown = Screen(screen, page, seconds)
+        trio.run(_watch, look, first, Written(_as_json), seconds, events)
+    elif not can_redraw(screen):
+        trio.run(_watch, look, first, Written(_as_lines(page), between="\n"), seconds, events)
     else:
-        shown = Lines(page)
-    with shown:
-        trio.run(_watch, look, first, shown, seconds, events)
+        with screen.screen(hide_cursor=True):  # the one with what was typed comes back in the end
+            trio.run(_watch, look, first, Screen(screen, page, seconds), seconds, events)
 
 
-@attrs.define
-class JsonLines:
-    """A document in a line of its own whenever something changed."""
+Writing = Callable[[Any], tuple[object, str]]
+"""How what was found is written, and what of it has to be another one for it to be written anew."""
 
-    _before: object = None
 
-    def __enter__(self) -> Self:
-        return self
+def _as_json(found: object) -> tuple[object, str]:
+    return _at_rest(found), json_line(found)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        pass
 
-    def show(self, found: object) -> None:
-        """Print it, if it is another."""
-        still = _at_rest(found)
-        if still != self._before:
-            self._before = still
-            print(json_line(found), flush=True)
+def _as_lines(page: Callable[[Any], Page]) -> Writing:
+    def write(found: object) -> tuple[object, str]:
+        text = "\n".join(plain_lines(page(found)))
+        return text, text
 
-    def trouble(self, message: str) -> None:
-        """Say it on standard error, and that what comes then is new."""
-        if self._before != message:
-            self._before = message
-            warn(f"stoker: {message}")
+    return write
 
 
 def _at_rest(found: object) -> object:
@@ -110,55 +88,38 @@ def _at_rest(found: object) -> object:
 
 
 @attrs.define
-class Lines:
-    """Where nothing can be drawn over: the whole page whenever it is another, with an empty line between two."""
+class Written:
+    """Where nothing can be drawn over: all of it whenever it is another, with something ``between`` two."""
 
-    _page: Callable[..., Page]
-    _before: list[str] | str | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        pass
+    _write: Writing
+    _between: str = ""
+    _told: object = None
 
     def show(self, found: object) -> None:
         """Print it, if it is another."""
-        lines = plain_lines(self._page(found))
-        if lines != self._before:
-            if self._before is not None:
-                print()
-            self._before = lines
-            print("\n".join(lines), flush=True)
+        essence, text = self._write(found)
+        if essence != self._told:
+            if self._told is not None:
+                print(end=self._between)
+            self._told = essence
+            print(text, flush=True)
 
     def trouble(self, message: str) -> None:
-        """Say it on standard error, once."""
-        if self._before != message:
-            self._before = message
+        """Say it on standard error, once; whatever comes then is new."""
+        if self._told != (trouble := ("trouble", message)):
+            self._told = trouble
             warn(f"stoker: {message}")
 
 
 @attrs.define
 class Screen:
-    """The terminal's other screen; the one with what was typed comes back in the end."""
+    """The terminal, drawn over at every look."""
 
     _console: Console
     _page: Callable[..., Page]
     _seconds: float
     _found: object = None
     _trouble: str = ""
-    _stack: contextlib.ExitStack = attrs.field(factory=contextlib.ExitStack)
-
-    def __enter__(self) -> Self:
-        self._stack.enter_context(self._console.screen(hide_cursor=True))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stack.close()
 
     def show(self, found: object) -> None:
         """Draw it."""
