@@ -8,6 +8,7 @@ from pathlib import Path
 from stoker.errors import StokerError
 
 _BEGIN = "-----BEGIN CERTIFICATE-----"
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
 _END = "-----END CERTIFICATE-----"
 
 
@@ -31,6 +32,8 @@ def tls_failure(error: BaseException | None) -> str | None:
     """What went wrong with TLS, if that is behind ``error``."""
     while error is not None:
         if isinstance(error, ssl.SSLError):
+            if error.reason in _NO_TLS:
+                return "it speaks no TLS (should its address begin with http://?)"
             return str(getattr(error, "verify_message", None) or error)
         error = error.__cause__ or error.__context__
     return None

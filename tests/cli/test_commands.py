@@ -202,7 +202,14 @@ def test_gpus_are_shown_without_a_gateway(here: Call, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(
     "arguments",
-    [["engine", "list"], ["engine", "show", "x"], ["status"], ["engine", "logs", "x"], ["engine", "start", "m"]],
+    [
+        ["engine", "list"],
+        ["engine", "show", "x"],
+        ["status"],
+        ["engine", "logs", "x"],
+        ["engine", "start", "m"],
+        ["chat", "m", "-m", "x"],
+    ],
     ids=" ".join,
 )
 def test_without_a_gateway_commands_end_with_3_and_say_how_to_start_one(
@@ -214,6 +221,7 @@ def test_without_a_gateway_commands_end_with_3_and_say_how_to_start_one(
     assert f"no gateway answers at {NOBODY}" in done.err
     assert "correct STOKER_URL" in done.err
     assert "gateway start" in done.err
+    assert "control_plane_url" not in done.err, "that is a word for programs"
 
 
 def test_a_wrong_stoker_url_is_named(here: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +236,23 @@ def test_a_home_that_can_not_be_made_is_an_error_and_no_traceback(shell: Shell) 
     done = shell.run("up", "--listen", "127.0.0.1:0", STOKER_HOME=str(shell.folder / "file" / "home"))
     assert done.code == 1
     assert done.err.startswith("stoker: the system refuses: ")
+    assert "set STOKER_HOME" in done.err
+
+
+def test_a_full_disk_is_told_with_what_to_do(shell: Shell) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no disk that is always full")
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "stoker", "config", "schema"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=shell.environ(), text=True, check=False)
+    assert done.returncode == 1
+    assert "No space left on device; make room" in done.stderr
+
+
+def test_a_home_that_is_no_folder_is_told_with_what_to_do(shell: Shell) -> None:
+    done = shell.run("key", "create", "--name", "x", STOKER_HOME="/dev/null")
+    assert done.code == 1
+    assert "/dev/null/state.sqlite3 can't be used: File exists; see that" in done.err
     assert "set STOKER_HOME" in done.err
 
 

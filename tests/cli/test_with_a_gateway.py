@@ -228,8 +228,14 @@ def test_a_start_says_how_far_it_is(running: Shell, call: Call, tmp_path: Path) 
 def test_a_wrong_spec_is_refused_by_the_gateway_in_its_own_words(call: Call) -> None:
     wrong = call("engine", "start", "m", "--replicas", "0", "--port", "70000")
     assert wrong.code == 1
-    assert "replicas: must be at least 1" in wrong.err
-    assert "port: must be at most 65535" in wrong.err
+    assert "  --replicas: must be at least 1" in wrong.err
+    assert "  --port: must be at most 65535" in wrong.err
+    url = call("engine", "register", "127.0.0.1:9", "--model", "q", "--max-concurrency", "0")
+    assert "the command line: 2 mistakes" in url.err
+    assert "  URL: must be http://" in url.err
+    assert "  --max-concurrency: " in url.err
+    no_command = call("engine", "start", "m", "--runtime", "command")
+    assert (no_command.code, "takes the command after --" in no_command.err) == (2, True)
     assert "KEY=VALUE" in call("engine", "start", "m", "--env", "A").err
     assert "no runtime 'vlm'" in call("engine", "start", "m", "--runtime", "vlm").err
 
@@ -275,7 +281,7 @@ def test_the_gateway_log_is_shown_and_followed(running: Shell) -> None:
 
 
 def test_another_homes_token_is_refused_with_the_remedy(
-    running: Shell, here: Call, monkeypatch: pytest.MonkeyPatch
+    running: Shell, shell: Shell, here: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway = read_gateway(running.home)
     assert gateway is not None
@@ -284,7 +290,14 @@ def test_another_homes_token_is_refused_with_the_remedy(
     assert without.code == 1
     assert "set STOKER_API_KEY" in without.err
     monkeypatch.setenv("STOKER_API_KEY", "wrong")
-    assert "another home" in here("engine", "list").err
+    assert "STOKER_API_KEY was sent; correct it, or unset it" in here("engine", "list").err
+    monkeypatch.delenv("STOKER_API_KEY")
+    shell.home.path.mkdir()
+    shell.home.admin_token.write_text("another")
+    assert "the admin token of this home was sent; for a gateway of another" in here("engine", "list").err
+    monkeypatch.setenv("STOKER_URL", gateway.url.replace("http:", "https:"))
+    assert "it speaks no TLS (should its address begin with http://?)" in here("engine", "list").err
+    monkeypatch.setenv("STOKER_URL", gateway.url)
     monkeypatch.setenv("STOKER_API_KEY", running.home.admin_token.read_text().strip())
     assert here("engine", "list", "--json").code == 0
 

@@ -49,7 +49,9 @@ def launch(home: Home, arguments: Sequence[str], folder: Path | None = None) -> 
             while (running := _answering(home, process.pid)) is None:
                 if process.poll() is not None:
                     lines = tail(path, LAST_LINES, since=since).strip()
-                    raise StokerError(f"the gateway did not start (exit code {process.returncode}):\n{lines}")
+                    raise StokerError(
+                        f"the gateway did not start (exit code {process.returncode}):\n{lines or _unlogged(path)}"
+                    )
                 activity.update()
                 activity.pause()
     except KeyboardInterrupt:
@@ -58,6 +60,10 @@ def launch(home: Home, arguments: Sequence[str], folder: Path | None = None) -> 
         raise
     process.returncode = 0  # it is meant to outlive us; Popen would warn of a child that nobody waited for
     return running
+
+
+def _unlogged(path: Path) -> str:
+    return f"it could not even log why; see whether the disk of {path} is full, or run it here with: {program()} up"
 
 
 def _answering(home: Home, pid: int) -> RunningGateway | None:

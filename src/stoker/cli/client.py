@@ -132,7 +132,8 @@ class Client:
 
     def _problem(self, response: httpx2.Response) -> StokerError:
         try:
-            message = str(response.json()["error"]["message"])
+            error = response.json()["error"]
+            message = str(error["message"])
         except (ValueError, KeyError, TypeError):
             return self._stranger()
         match response.status_code:
@@ -140,16 +141,19 @@ class Client:
                 return NotFoundError(message)
             case httpx2.codes.CONFLICT:
                 return ConflictError(message)
-            case httpx2.codes.FORBIDDEN:
+            case httpx2.codes.FORBIDDEN if error.get("code") != "insufficient_scope":
                 return StokerError(f"the gateway at {self.address.url} refuses: {message}")
-            case httpx2.codes.UNAUTHORIZED:
+            case httpx2.codes.UNAUTHORIZED | httpx2.codes.FORBIDDEN:
                 return StokerError(f"the gateway at {self.address.url} refuses: {message}; {self._token_remedy()}")
         return StokerError(message)
 
     def _token_remedy(self) -> str:
         if self.address.token is None:
             return "set STOKER_API_KEY to its admin token, or STOKER_HOME to its folder"
-        return "if it is of another home or gateway, set STOKER_HOME or STOKER_API_KEY accordingly"
+        if self.address.token == os.environ.get("STOKER_API_KEY"):
+            unset = ", or unset it to send the admin token of this home" if self.address.local else ""
+            return f"STOKER_API_KEY was sent; correct it{unset}"
+        return "the admin token of this home was sent; for a gateway of another, set STOKER_HOME or STOKER_API_KEY"
 
     def _stranger(self) -> StokerError:
         return StokerError(

@@ -12,7 +12,8 @@ from pathlib import Path
 import stoker
 
 INVOKED_AS = "STOKER_INVOKED_AS"
-_COMMAND = re.compile(r"(?<!-m )(?<![\w/.-])stoker (?=(?:config|engine|gateway|plugin|route|runtime) [a-z])")
+_GROUPS = "config|engine|gateway|key|plugin|route|runtime|session"
+_COMMAND = re.compile(rf"(?<!-m )(?<![\w/.-])stoker (?=(?:{_GROUPS}) [a-z])")
 
 
 def program() -> str:

@@ -43,7 +43,7 @@ class Orphan:
 
 
 def find_orphans(home: Home) -> list[Orphan]:
-    """The engines of ``home`` that have processes, if no gateway runs on it; else all of them. Changes nothing."""
+    """The engines of ``home``, on which no gateway runs, that have processes: in the order of its list, others last."""
     firsts: dict[str, Stray] = {}
     for each in sorted(describe_strays(find_leftovers(home.digest)), key=lambda stray: stray.began_at):
         firsts.setdefault(each.engine_id, each)
@@ -51,6 +51,7 @@ def find_orphans(home: Home) -> list[Orphan]:
         return []
     kept = _kept(home)
     living = {run.engine_id: run.pid for run in survey(each.run for each in kept.values() if each.run).living}
+    places = {engine_id: place for place, engine_id in enumerate(kept)}
     return [
         Orphan(
             engine_id=engine_id,
@@ -59,7 +60,7 @@ def find_orphans(home: Home) -> list[Orphan]:
             began_at=first.began_at,
             adoptable=engine_id in living,
         )
-        for engine_id, first in firsts.items()
+        for engine_id, first in sorted(firsts.items(), key=lambda item: places.get(item[0], len(places)))
     ]
 
 

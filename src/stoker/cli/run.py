@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shlex
@@ -78,9 +79,12 @@ def _tell_of_orphans() -> None:
 
 def _refusal(error: OSError) -> str:
     """What the system says, and what to do about it where it is about the home."""
+    home = Home.from_environment(os.environ).path
+    if error.errno == errno.ENOSPC:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}; make room there, or on the disk of {home}, where Stoker keeps its state"
     if error.filename is None:
         return str(error)
-    home = Home.from_environment(os.environ).path
     path = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
     remedy = ""
     if path is not None and (path.is_relative_to(home) or home.is_relative_to(path)):

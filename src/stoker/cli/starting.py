@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -16,7 +18,10 @@ from stoker.cli.engine import drain_order
 from stoker.cli.invocation import program
 from stoker.cli.options import AsJson, EngineId
 from stoker.cli.output import print_json
-from stoker.errors import ConfigError, ConflictError, Mistake, NotFoundError, StokerError
+from stoker.errors import ConfigError, ConflictError, Mistake, NotFoundError, NotRunningError, StokerError
+
+OPTIONS: Mapping[str, str] = MappingProxyType({"names": "--name", "engine_id": "--id", "args": "--", "command": "--"})
+_MEMBER = re.compile(r"(?<=^  )(?P<member>[a-z_]+)(?=[:.\[])", re.MULTILINE)
 
 Wait = Annotated[bool, Parameter(negative="--no-wait", help="Wait until it is READY, and say what goes on.")]
 Names = Annotated[
@@ -78,6 +83,8 @@ def start(
     list: its own error and the end of its log are shown, and the exit code is 1. Ctrl-C leaves the engine to
     itself.
     """
+    if runtime == "command" and not args:
+        raise ConfigError("--runtime", [Mistake("", "command takes the command after --: -- my-server --port {port}")])
     environment = _environment(env)
     with connect() as client:
         if runtime is None:
@@ -97,7 +104,7 @@ def start(
             "cwd": str(Path.cwd()) if runtime == "command" and not client.address.named else None,
             "command" if runtime == "command" else "args": list(args) or None,
         }
-        answer = client.post("/engines/start", {key: value for key, value in spec.items() if value is not None})
+        answer = _order(client, "/engines/start", spec, {**OPTIONS, "model": "MODEL"})
         _follow_up(client, answer, wait=wait, as_json=as_json)
 
 
@@ -127,7 +134,7 @@ def register(
         "engine_id": engine_id,
     }
     with connect() as client:
-        answer = client.post("/engines/register", {key: value for key, value in spec.items() if value is not None})
+        answer = _order(client, "/engines/register", spec, {**OPTIONS, "url": "URL"})
         _follow_up(client, answer, wait=wait, as_json=as_json)
 
 
@@ -150,6 +157,22 @@ def restart(
         order = drain_order(drain=drain, drain_timeout=drain_timeout)
         answer = client.post(engine_path(engine_id, "restart"), order)
         _follow_up(client, answer, wait=wait, as_json=as_json)
+
+
+def _order(client: Client, path: str, spec: Mapping[str, Any], options: Mapping[str, str]) -> Mapping[str, Any]:
+    """The answer to what of ``spec`` was given. Complaints of its members speak of the ``options`` they came from."""
+
+    def option(match: re.Match[str]) -> str:
+        member = match["member"]
+        return options.get(member, f"--{member.replace('_', '-')}")
+
+    try:
+        return client.post(path, {key: value for key, value in spec.items() if value is not None})
+    except (ConflictError, NotFoundError, NotRunningError):
+        raise
+    except StokerError as error:
+        told = str(error).replace("the request: ", "the command line: ", 1)
+        raise StokerError(_MEMBER.sub(option, told)) from None
 
 
 def _follow_up(client: Client, answer: Mapping[str, Any], *, wait: bool, as_json: bool) -> None:

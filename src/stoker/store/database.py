@@ -114,7 +114,11 @@ def open_database(path: Path, migrations: Sequence[str], clock: Callable[[], flo
             )
             return Database(path, _opened(path, migrations))
     except (OSError, sqlite3.Error) as error:
-        raise StoreError(f"the state file {path} can't be used: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StoreError(
+            f"the state file {path} can't be used: {reason}; see that its folder can be written and its disk has room, "
+            "or set STOKER_HOME to another folder"
+        ) from error
 
 
 def _is_damage(error: sqlite3.Error) -> bool:

@@ -24,8 +24,8 @@ LONGER_BODIES: Mapping[str, int] = MappingProxyType({"/sessions/import": 64 * 10
 
 _ADMIN = frozenset({Scope.ADMIN})
 _MISSING = (
-    "management needs the admin token: send 'Authorization: Bearer TOKEN' with what stands in "
-    "$STOKER_HOME/admin-token, or a key of the scope admin"
+    "management needs the admin token, which stands in $STOKER_HOME/admin-token, or a key of the scope admin, "
+    "sent as 'Authorization: Bearer TOKEN'"
 )
 
 

@@ -11,7 +11,7 @@ import attrs
 from stoker.cli.client import Client
 from stoker.cli.finding import Address
 from stoker.cli.invocation import program
-from stoker.errors import NotFoundError, StokerError
+from stoker.errors import NotFoundError, NotRunningError, StokerError
 from stoker.suggesting import suggestion
 
 _AT_ONCE = 1000
@@ -106,6 +106,19 @@ class Gateway:
         """Forget one turn of it."""
         with self._client() as client:
             client.delete(_path(session_id, f"turns/{number}"))
+
+    def in_our_words(self, error: StokerError) -> StokerError:
+        """``error``; where nobody answers, what commands say of that: the client's remedies are for programs."""
+        if not isinstance(error, NotRunningError):
+            return error
+        try:
+            with self._client() as client:
+                client.is_healthy()
+        except NotRunningError as ours:
+            return ours
+        except StokerError:
+            pass  # it is back, in a way; what broke off is told as it was
+        return error
 
     def _messages_after(self, session_id: str, place: int) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []

@@ -46,6 +46,8 @@ class Chat:
         )
         heard = hear(asked, self.screen.piece, self.screen.thought if thoughts else lambda _: None)
         self.screen.end_line()
+        if heard.error is not None:
+            heard.error = self.gateway.in_our_words(heard.error)
         turn = Turn(question=question, answer=heard.text, model=self.model, ending=heard.ending)
         self.conversation = self.conversation.and_then(turn)
         return heard
