@@ -160,10 +160,10 @@ def test_all_tries_share_the_time() -> None:
     assert world.busy() == 0
 
 
-def test_a_stream_has_its_time_at_each_try() -> None:
+def test_a_stream_begins_in_its_time_however_many_are_tried_and_then_has_it_between_events() -> None:
     world = World(["a", "b"])
     world.ask(REFUSED, opened(), options=attrs.evolve(OPTIONS, stream=True), seconds=9)
-    assert [send.timeout_seconds for send in world.sent] == [10, 10]
+    assert [(send.timeout_seconds, send.between_seconds) for send in world.sent] == [(10, 10), (1, 10)]
 
 
 def test_a_stream_keeps_its_place_until_it_is_released() -> None:

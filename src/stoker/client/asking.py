@@ -90,8 +90,9 @@ class Asking:
     def text(self, make: Callable[[str, requests.Options], requests.Call], options: requests.Options) -> Steps[Any]:
         """A chat or a completion: an InferenceResult, or a Streaming if ``options`` ask for a stream."""
         began_at = self.clock()
-        call = make((yield from self._model("llm", options.model, self.default_model)), options)
-        attempt = yield from self._asked(call, began_at)
+        deadline = _deadline(began_at, options.timeout_seconds)
+        call = make((yield from self._model("llm", options.model or self.default_model, deadline)), options)
+        attempt = yield from self._asked(call, deadline)
         if isinstance(attempt.outcome, Opened):
             return Streaming(
                 opened=attempt.outcome,
@@ -110,8 +111,8 @@ class Asking:
         parts = requests.batches(requests.inputs(texts), self.batch_size)
         if not parts:
             return answers.joined((), 0.0)
-        default = self.default_embedding_model
-        model = yield from self._model("embedding", options.model, default)
+        named = options.model or self.default_embedding_model
+        model = yield from self._model("embedding", named, _deadline(began_at, options.timeout_seconds))
         calls = [self._embed_batch(requests.embedding(part, model, options), len(part)) for part in parts]
         if len(calls) == 1:
             results = [(yield from calls[0])]
@@ -121,19 +122,20 @@ class Asking:
 
     def _embed_batch(self, call: requests.Call, count: int) -> Steps[InferenceResult[list[list[float]]]]:
         began_at = self.clock()
-        attempt = yield from self._asked(call, began_at)
+        attempt = yield from self._asked(call, _deadline(began_at, call.timeout_seconds))
         assert isinstance(attempt.outcome, Reply)
         return answers.vectors_result(self._answered(attempt.outcome, attempt.engine, began_at), count, self.where)
 
-    def refresh(self) -> Steps[None]:
-        """Get a listing of the engines. One that can't be had leaves what is known.
+    def refresh(self, deadline: float | None = None) -> Steps[None]:
+        """Get a listing of the engines. One that can't be had (by ``deadline``) leaves what is known.
 
         Raises AuthenticationFailed and PermissionDenied.
         """
         assert self.discovery is not None
         asked_at = self.clock()
         try:
-            outcome = yield Send(request=self.manage("GET", "/backends"), timeout_seconds=LISTING_SECONDS)
+            seconds = self._listing_seconds(deadline)
+            outcome = yield Send(request=self.manage("GET", "/backends"), timeout_seconds=seconds)
         except BaseException:
             self.discovery.not_listed()
             raise
@@ -142,7 +144,7 @@ class Asking:
             self.discovery.not_listed()
             raise answers.error_of(outcome, self.where)
         try:
-            entries = answers.listing(self.replied(outcome, LISTING_SECONDS), self.where)
+            entries = answers.listing(self.replied(outcome, seconds), self.where)
         except e.ClientError:  # the gateway is gone, or busy: its engines may well be there
             self.discovery.not_listed()
         else:
@@ -150,7 +152,7 @@ class Asking:
 
     def names(self) -> Steps[list[str]]:
         """Every name that clients may ask for."""
-        return [str(one.get("id")) for one in (yield from self._served())]
+        return [str(one.get("id")) for one in (yield from self._served(None))]
 
     # What calls consist of
 
@@ -170,11 +172,11 @@ class Asking:
         assert isinstance(outcome, Reply)
         return outcome
 
-    def _model(self, kind: str, named: str | None, default: str | None) -> Steps[str]:
-        """The model that is meant: the one that is named, else the default, else the only one of its kind."""
-        if model := named or default or self._found.get(kind):
+    def _model(self, kind: str, named: str | None, deadline: float | None) -> Steps[str]:
+        """The model that is meant: the one that is named, else the only one of its kind."""
+        if model := named or self._found.get(kind):
             return model
-        served = yield from self._served()
+        served = yield from self._served(deadline)
         models = list(dict.fromkeys(str(one.get("root", one.get("id"))) for one in served if one.get("kind") == kind))
         if not models:
             raise e.ModelNotFound(
@@ -186,19 +188,19 @@ class Asking:
         self._found[kind] = models[0]
         return models[0]
 
-    def _served(self) -> Steps[Sequence[Mapping[str, Any]]]:
+    def _served(self, deadline: float | None) -> Steps[Sequence[Mapping[str, Any]]]:
         url = f"{self.address.url}/v1/models"
         request = Request(method="GET", url=url, headers=_bearer(self.address.key))
-        outcome = yield Send(request=request, timeout_seconds=LISTING_SECONDS)
-        return answers.listing(self.replied(outcome, LISTING_SECONDS), self.where)
+        seconds = self._listing_seconds(deadline)
+        outcome = yield Send(request=request, timeout_seconds=seconds)
+        return answers.listing(self.replied(outcome, seconds), self.where)
 
-    def _asked(self, call: requests.Call, began_at: float) -> Steps[_Attempt]:
+    def _asked(self, call: requests.Call, deadline: float | None) -> Steps[_Attempt]:
         """A good answer to ``call``, from an engine or from the gateway. Raises what went wrong."""
-        deadline = None if call.timeout_seconds is None else began_at + call.timeout_seconds
         attempt = None
         if self.discovery is not None and not call.stored:
             if self.discovery.needs_listing():
-                yield from self.refresh()
+                yield from self.refresh(deadline)
             attempt = yield from self._ask_engines(call, self.discovery, deadline)
         if attempt is None:
             attempt = yield from self._ask_gateway(call, deadline)
@@ -219,8 +221,7 @@ class Asking:
             request = _to_engine(call, lease.engine)
             keep = False
             try:
-                send = Send(request=request, timeout_seconds=self._left(call, deadline), stream=call.stream)
-                attempt = _Attempt((yield send), engine, lease)
+                attempt = _Attempt((yield self._send(call, request, deadline)), engine, lease)
                 keep = yield from self._is_good(attempt, call)
             finally:
                 if not (keep and isinstance(attempt.outcome, Opened)):
@@ -256,7 +257,7 @@ class Asking:
         """What the gateway answers. Raises GatewayUnreachable, Timeout; for streams also what their begin says."""
         headers = {**_headers(call), **_bearer(self.address.key)}
         request = Request(method="POST", url=self.address.url + call.path, headers=headers, content=call.content())
-        outcome: Outcome = yield Send(request=request, timeout_seconds=self._left(call, deadline), stream=call.stream)
+        outcome: Outcome = yield self._send(call, request, deadline)
         if isinstance(outcome, Broken):
             raise self._broken(outcome, call.timeout_seconds)
         engine = outcome.headers.get("x-stoker-engine")
@@ -268,14 +269,17 @@ class Asking:
     def _answered(self, reply: Reply, engine: str | None, began_at: float) -> answers.Answered:
         return answers.Answered(reply=reply, engine=engine, latency_seconds=self.clock() - began_at)
 
-    def _left(self, call: requests.Call, deadline: float | None) -> float | None:
-        """How long the next try may take. A stream's time is that between its events, so it has all of it each time."""
-        if deadline is None or call.stream:
-            return call.timeout_seconds
-        left = deadline - self.clock()
-        if left <= 0:
-            raise self._too_late(call.timeout_seconds, "the engines that were tried")
-        return left
+    def _send(self, call: requests.Call, request: Request, deadline: float | None) -> Send:
+        """The next try, in the time that is left. Raises Timeout where none is."""
+        left = None if deadline is None else deadline - self.clock()
+        if left is not None and left <= 0:
+            raise self._too_late(call.timeout_seconds, "who was asked so far")
+        return Send(request=request, timeout_seconds=left, stream=call.stream, between_seconds=call.timeout_seconds)
+
+    def _listing_seconds(self, deadline: float | None) -> float:
+        """How long a listing may take that a call needs."""
+        left = LISTING_SECONDS if deadline is None else deadline - self.clock()
+        return max(0.001, min(LISTING_SECONDS, left))
 
     def _broken(self, broken: Broken, timeout_seconds: float | None) -> e.ClientError:
         if broken.kind is Break.TIMED_OUT:
@@ -291,6 +295,10 @@ class Asking:
     def _too_late(timeout_seconds: float | None, who: str) -> e.Timeout:
         within = "in time" if timeout_seconds is None else f"within {timeout_seconds:g} s"
         return e.Timeout(f"{who} did not answer {within}; a longer timeout may help")
+
+
+def _deadline(began_at: float, timeout_seconds: float | None) -> float | None:
+    return None if timeout_seconds is None else began_at + timeout_seconds
 
 
 def _to_engine(call: requests.Call, engine: Known) -> Request:

@@ -30,12 +30,21 @@ T = TypeVar("T")
 class AsyncEvents:
     """The events of one answer."""
 
-    def __init__(self, response: httpx2.Response) -> None:
+    def __init__(self, response: httpx2.Response, between_seconds: float | None = None) -> None:
         self._response = response
         self._events = aiter(httpx2.EventSource(response, max_event_size=None))
+        self._between_seconds = between_seconds
 
     async def next(self) -> httpx2.ServerSentEvent | Broken | None:
         """The next one, None where there are no more. A cancellation closes the stream."""
+        try:
+            with anyio.fail_after(self._between_seconds):
+                return await self.first()
+        except TimeoutError:
+            return Broken(Break.TIMED_OUT, "no next event")
+
+    async def first(self) -> httpx2.ServerSentEvent | Broken | None:
+        """The same, in the time in which the stream has to begin."""
         try:
             return await anext(self._events)
         except StopAsyncIteration:
@@ -98,10 +107,12 @@ class AsyncShell:
         http = self._door_of(send.request)
         try:
             request = http.build_request(**parts_of(send.request, send.timeout_seconds))
-            with anyio.fail_after(None if send.stream else send.timeout_seconds):
+            with anyio.fail_after(send.timeout_seconds):
                 response = await http.send(request, stream=True)
                 try:
-                    return await self._open(response) if send.stream and is_stream(response) else await _read(response)
+                    if send.stream and is_stream(response):
+                        return await _open(AsyncEvents(response, send.between_seconds), response)
+                    return await _read(response)
                 except BaseException:
                     with anyio.CancelScope(shield=True):
                         await response.aclose()
@@ -110,14 +121,6 @@ class AsyncShell:
             return Broken(Break.TIMED_OUT, "no answer")
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             return broken_by(error)
-
-    async def _open(self, response: httpx2.Response) -> Outcome:
-        events = AsyncEvents(response)
-        first = await events.next()
-        if isinstance(first, Broken):
-            await events.close()
-            return first
-        return Opened(handle=events, headers=headers_of(response), first=None if first is None else first.data)
 
     async def _together(self, together: Together) -> list[Any]:
         results: list[Any] = [None] * len(together.calls)
@@ -146,6 +149,14 @@ class AsyncShell:
         if tls not in self._engines:
             self._engines[tls] = self._doors.to_engines(httpx2.AsyncClient, tls=tls)
         return self._engines[tls]
+
+
+async def _open(events: AsyncEvents, response: httpx2.Response) -> Outcome:
+    first = await events.first()
+    if isinstance(first, Broken):
+        await events.close()
+        return first
+    return Opened(handle=events, headers=headers_of(response), first=None if first is None else first.data)
 
 
 async def _read(response: httpx2.Response) -> Reply:

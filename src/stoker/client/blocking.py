@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import httpx2
 
 from stoker.client.asking import Asking
+from stoker.client.lines import Group, Lines
 from stoker.client.steps import (
     Break,
     Broken,
@@ -33,12 +34,19 @@ T = TypeVar("T")
 class Events:
     """The events of one answer."""
 
-    def __init__(self, response: httpx2.Response) -> None:
+    def __init__(self, response: httpx2.Response, lines: Lines, between_seconds: float | None) -> None:
         self._response = response
         self._events = iter(httpx2.EventSource(response, max_event_size=None))
+        self._lines = lines
+        self._between_seconds = between_seconds
 
     def next(self) -> httpx2.ServerSentEvent | Broken | None:
         """The next one, None where there are no more."""
+        with self._lines.until(_deadline(self._between_seconds)):
+            return self.first()
+
+    def first(self) -> httpx2.ServerSentEvent | Broken | None:
+        """The same, in the time in which the stream has to begin."""
         try:
             return next(self._events)
         except StopIteration:
@@ -59,7 +67,8 @@ class BlockingShell:
 
     def __init__(self, doors: Doors) -> None:
         self._doors = doors
-        self._gateway = doors.to_gateway(httpx2.Client)
+        self._lines = Lines()
+        self._gateway = doors.to_gateway(httpx2.Client, self._lines.transport)
         self._engines: dict[bool, httpx2.Client] = {}
         self._lock = Lock()
         self._watcher: WatcherThread | None = None
@@ -70,6 +79,7 @@ class BlockingShell:
         with self._lock:
             self._closed = True
             watcher, self._watcher = self._watcher, None
+        self._lines.everybody.end()
         if watcher is not None:
             watcher.close()
         for http in (self._gateway, *self._engines.values()):
@@ -86,6 +96,7 @@ class BlockingShell:
         try:
             effect = next(steps)
             while True:
+                self._lines.check()
                 effect = steps.send(self._perform(effect))
         except StopIteration as stop:
             result: T = stop.value
@@ -105,31 +116,39 @@ class BlockingShell:
                 return self._together(effect)
 
     def _send(self, send: Send) -> Outcome:
-        http = self._door_of(send.request)
+        http, deadline = self._door_of(send.request), _deadline(send.timeout_seconds)
         try:
             request = http.build_request(**parts_of(send.request, send.timeout_seconds))
-            began_at = time.monotonic()
-            response = http.send(request, stream=True)
-            try:
-                if send.stream and is_stream(response):
-                    return _open(response)
-                return _read(response, None if send.timeout_seconds is None else began_at + send.timeout_seconds)
-            except BaseException:
-                response.close()
-                raise
+            with self._lines.until(deadline):
+                response = http.send(request, stream=True)
+                try:
+                    if send.stream and is_stream(response):
+                        return _open(Events(response, self._lines, send.between_seconds), response)
+                    return _read(response, deadline)
+                except BaseException:
+                    response.close()
+                    raise
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             return broken_by(error)
 
     def _together(self, together: Together) -> list[Any]:
+        """In threads, which have ended when this returns or raises, as it does at once where it is interrupted."""
+        group = Group("another part of the call failed")
+
+        def work(call: Steps[Any]) -> Any:
+            with self._lines.within(group):
+                return self.run(call)
+
         count = min(together.limit, len(together.calls))
         with ThreadPoolExecutor(count, thread_name_prefix="stoker-client") as pool:
-            futures = [pool.submit(self.run, call) for call in together.calls]
             try:
+                futures = [pool.submit(work, call) for call in together.calls]
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
                 failed = [future for future in futures if future in done and future.exception() is not None]
                 return [future.result() for future in failed or futures]
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+                group.end()
 
     def _door_of(self, request: Request) -> httpx2.Client:
         if not request.to_engine:
@@ -139,13 +158,16 @@ class BlockingShell:
             if tls not in self._engines:
                 if self._closed:
                     raise RuntimeError("the client is closed")
-                self._engines[tls] = self._doors.to_engines(httpx2.Client, tls=tls)
+                self._engines[tls] = self._doors.to_engines(httpx2.Client, self._lines.transport, tls=tls)
             return self._engines[tls]
 
 
-def _open(response: httpx2.Response) -> Outcome:
-    events = Events(response)
-    first = events.next()
+def _deadline(seconds: float | None) -> float | None:
+    return None if seconds is None else time.monotonic() + seconds
+
+
+def _open(events: Events, response: httpx2.Response) -> Outcome:
+    first = events.first()
     if isinstance(first, Broken):
         events.close()
         return first
@@ -153,7 +175,7 @@ def _open(response: httpx2.Response) -> Outcome:
 
 
 def _read(response: httpx2.Response, deadline: float | None) -> Outcome:
-    """The whole answer. httpx2 only limits the time in which nothing comes; this limits it all."""
+    """The whole answer. The deadline is for what comes through a proxy: there, our own lines are not used."""
     pieces = []
     for piece in response.iter_bytes():
         pieces.append(piece)

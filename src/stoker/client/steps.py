@@ -35,12 +35,14 @@ class Request:
 class Send:
     """Send a request. What comes of it is a Reply, a Broken or, where ``stream`` is true, an Opened.
 
-    ``timeout_seconds`` is for the whole answer or, of a stream, for the time until the next event.
+    ``timeout_seconds`` is for the whole answer or, of a stream, until its first event; ``between_seconds`` for each
+    event after that.
     """
 
     request: Request
     timeout_seconds: float | None
     stream: bool = False
+    between_seconds: float | None = None
 
 
 @attrs.frozen
@@ -61,7 +63,7 @@ class Pause:
 class Together:
     """Run several calls at the same time, at most ``limit`` of them at once; the results come in their order.
 
-    The first failure ends those that have not begun, and is raised.
+    The first failure ends the others, and is raised.
     """
 
     calls: Sequence[Steps[Any]]

@@ -35,8 +35,8 @@ class UnifiedInferenceClient(EngineMethods):
     - ``stream=True`` gives a :class:`TextStream` of pieces instead of the text.
     - ``return_result=True`` gives an :class:`InferenceResult` instead of the bare content; of a stream, every
       :class:`StreamChunk` instead of the texts.
-    - ``timeout`` is in seconds, for the whole answer or, of a stream, for the time between its events. Without it that
-      of :meth:`create` counts; None is no limit.
+    - ``timeout`` is in seconds, for the whole call, whoever is tried and however its answer drips; of a stream, until
+      its first event, and then for each event after it. Without it that of :meth:`create` counts; None is no limit.
     - ``extra_headers`` are sent along; the members of ``extra_body`` are laid over the body.
     - Whatever else is given by name becomes a member of the body as it is: ``temperature=0``, ``tools=[…]``,
       ``session_id="…"``. What is None is left out.
@@ -208,7 +208,7 @@ class UnifiedInferenceClient(EngineMethods):
         """The vectors of ``texts``, one for each and in their order; of a single text, a list of one.
 
         Long lists are sent in batches, several at the same time; ``timeout`` is for each of them. If one fails, its
-        error is raised.
+        error is raised, and the others end; so they do at Ctrl-C.
 
         >>> vectors = client.embed(["one", "two", "three"])
         >>> len(vectors), len(vectors[0])

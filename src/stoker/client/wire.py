@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
+from urllib.request import getproxies
 
 import attrs
 import httpx2
@@ -15,10 +16,12 @@ from stoker.client.tls import engines_context, verification
 from stoker.pinning import tls_failure
 
 Http = TypeVar("Http", httpx2.Client, httpx2.AsyncClient)
+Through = Callable[[ssl.SSLContext | bool], Any]
+"""Makes the transport of a client, which verifies like this."""
 
 CONNECT_SECONDS = 5.0
 _IDLE_SECONDS = 4.0  # engines on uvicorn and llama.cpp close after 5
-_LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=_IDLE_SECONDS)
+LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=_IDLE_SECONDS)
 _HEADERS = {"user-agent": "stoker-client"}
 
 
@@ -29,17 +32,20 @@ class Doors:
     address: Address
     verify: ssl.SSLContext | None = None
 
-    def to_gateway(self, kind: type[Http]) -> Http:
+    def to_gateway(self, kind: type[Http], through: Through | None = None) -> Http:
         """A client for requests to the gateway."""
-        return self._client(kind, verification(self.address, self.verify))
+        return self._client(kind, verification(self.address, self.verify), through)
 
-    def to_engines(self, kind: type[Http], *, tls: bool) -> Http:
+    def to_engines(self, kind: type[Http], through: Through | None = None, *, tls: bool) -> Http:
         """A client for requests to engines; none of the gateway's cookies are in it."""
-        return self._client(kind, engines_context(self.verify) if tls else False)
+        return self._client(kind, engines_context(self.verify) if tls else False, through)
 
-    def _client(self, kind: type[Http], verify: ssl.SSLContext | bool) -> Http:
+    def _client(self, kind: type[Http], verify: ssl.SSLContext | bool, through: Through | None) -> Http:
         # A proxy that the environment names is for the network, not for this machine.
-        return kind(headers=_HEADERS, limits=_LIMITS, trust_env=not self.address.local, verify=verify)
+        trust_env = not self.address.local
+        # httpx2 uses such a proxy only by a transport of its own.
+        own = None if through is None or (trust_env and getproxies()) else through(verify)
+        return kind(headers=_HEADERS, limits=LIMITS, trust_env=trust_env, verify=verify, transport=own)
 
 
 def parts_of(request: Request, timeout_seconds: float | None) -> Mapping[str, Any]:
