@@ -9,7 +9,7 @@ from stoker.core.describe import backend_of, describe
 from stoker.core.engine import Engine, Fleet, Phase
 from stoker.core.fleet import next_deadline, step
 from stoker.errors import IllegalTransition
-from stoker.model import Activity, EngineSpec, EngineState, ExitStatus, Origin, StartProgress
+from stoker.model import Activity, EngineRun, EngineSpec, EngineState, ExitStatus, LaunchPlan, Origin, StartProgress
 
 SPEC = EngineSpec(model="m", runtime="command", startup_timeout_seconds=100, restart_limit=2)
 HERE = e.Endpoint(base_url="http://127.0.0.1:1", host="127.0.0.1", port=1, pid=42)
@@ -559,3 +559,31 @@ def test_what_is_said_of_gpus_after_a_stop_was_asked_changes_nothing() -> None:
     story.tell(e.LaunchDelayed("a", 1, "waits for GPUs: still", refused=True))
     story.tell(e.LaunchResumed("a", 1))
     assert story.engine == before
+
+
+@pytest.mark.parametrize(("was_ready", "state"), [(True, EngineState.ERROR), (False, EngineState.STARTING)])
+def test_one_that_was_ready_before_it_was_found_again_does_not_have_the_time_of_a_start(
+    was_ready: bool, state: EngineState
+) -> None:
+    story = Story()
+    spec = attrs.evolve(SPEC, stall_seconds=20)
+    plan = LaunchPlan(base_url="http://127.0.0.1:1")
+    run = EngineRun(
+        engine_id="b",
+        incarnation=7,
+        mark="mark",
+        boot_id="boot",
+        pid=42,
+        started=1,
+        host="127.0.0.1",
+        port=1,
+        plan=plan,
+        ready=was_ready,
+    )
+    story.tell(e.EngineAdopted("b", spec, run, HERE))
+    failed = e.ProbeFailed("b", 7, "no answer")
+    for _ in range(5):
+        story.tell(failed, after=3)
+        assert story.fleet.engines["b"].state is EngineState.STARTING, "it may be busy with what it held"
+    story.tell(failed, after=5)
+    assert story.fleet.engines["b"].state is state

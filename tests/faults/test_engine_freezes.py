@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import signal
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
 
-from tests.e2e.running import until
+from tests.e2e.running import Program, until
 
 from .fleet import ask, change_faults, engine, fleet, remote, served_by_somebody_else, stream, wait_for
 
@@ -43,6 +46,27 @@ def test_a_busy_engine_that_is_stopped_by_a_signal_is_replaced_after_the_stall_l
         assert after["pid"] != before["pid"]
         assert "no progress for 1 s; a one-token request failed too (no answer within 2 s)" in after["last_error"]
         assert ask(program).status_code == httpx2.codes.OK
+
+
+def is_kept_as_ready(program: Program) -> bool:
+    """Whether a next Stoker would know that the one engine was READY."""
+    with contextlib.closing(sqlite3.connect(program.home.state)) as connection:
+        return bool(json.loads(connection.execute("SELECT run FROM engines").fetchone()[0])["ready"])
+
+
+def test_one_that_is_frozen_when_a_new_stoker_finds_it_is_replaced_after_the_stall_limit(tmp_path: Path) -> None:
+    """It was taken for one that starts, and had all the time for that: what it held hung on it so long."""
+    config = engine(stall_seconds=1)
+    with fleet(tmp_path, config) as first:
+        [before] = first.wait_until_ready(1)
+        until(lambda: is_kept_as_ready(first), "it is kept that it was READY")
+        assert first.signal_engine(before["pid"], signal.SIGSTOP)
+        first.signal(signal.SIGKILL)
+        first.wait()
+        with fleet(tmp_path, config) as second:
+            after = wait_for(second, state="READY", restarts=1)
+            assert after["pid"] != before["pid"]
+            assert before["pid"] not in {entry.pid for entry in second.processes()}
 
 
 def test_an_engine_that_is_healthy_and_produces_nothing_is_replaced_after_the_stall_limit(tmp_path: Path) -> None:

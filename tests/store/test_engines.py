@@ -44,6 +44,7 @@ RUN = EngineRun(
     gpus=("GPU-0", "GPU-1"),
     promised={"GPU-0": 2**33, "GPU-1": None},
     adapters=("sql",),
+    ready=True,
 )
 ONE = KeptEngine(engine_id="qwen", spec=SPEC, origin=Origin.MANAGED, configured=True, wanted=True, run=RUN)
 TWO = KeptEngine(

@@ -112,11 +112,11 @@ async def test_the_process_is_kept_until_nothing_of_it_is_left() -> None:
     keeper = Keeper(shelf.save)
     await keeper.keep(a_run())
     ready = after(STARTED, *READY)
-    assert (await kept(keeper, shelf, ready)).run == a_run()
+    assert (await kept(keeper, shelf, ready)).run == attrs.evolve(a_run(), ready=True)
     adapters = after(e.AdaptersChanged("a", 1, ("sql",)), fleet=ready)
-    assert (await kept(keeper, shelf, adapters)).run == attrs.evolve(a_run(), adapters=("sql",))
+    assert (await kept(keeper, shelf, adapters)).run == attrs.evolve(a_run(), adapters=("sql",), ready=True)
     stopping = after(STOP, e.EngineIdle("a", 1), fleet=ready)
-    assert (await kept(keeper, shelf, stopping)).run == a_run(), "it may be there yet"
+    assert (await kept(keeper, shelf, stopping)).run == attrs.evolve(a_run(), ready=True), "it may be there yet"
     stopped = after(e.ProcessStopped("a", 1), fleet=stopping)
     assert (await kept(keeper, shelf, stopped)).run is None
     again = after(STARTED, fleet=stopped)
@@ -159,3 +159,15 @@ async def test_what_is_to_be_forgotten_is_not_kept() -> None:
     keeper.fleet_changed(after(STARTED, *READY, attrs.evolve(STOP, after=e.AfterStop.FORGET)))
     await keeper.flush()
     assert shelf.lists[-1] == ()
+
+
+async def test_whether_one_was_ready_is_kept_over_any_number_of_stokers() -> None:
+    shelf = Shelf()
+    keeper = Keeper(shelf.save)
+    await keeper.keep(a_run())
+    assert (await kept(keeper, shelf, after(STARTED))).run == a_run()
+    run = (await kept(keeper, shelf, after(STARTED, *READY))).run
+    assert run is not None
+    assert run.ready
+    found = after(e.EngineAdopted("a", SPEC, run, e.Endpoint()))
+    assert (await kept(keeper, shelf, found)).run == run, "though it has not answered yet"

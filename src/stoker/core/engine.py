@@ -26,7 +26,7 @@ class Engine:
     """One engine and everything that is known of it. Times are monotonic seconds.
 
     While it waits for GPUs it has no ``startup_deadline``; ``refused`` says that it waits because they are not free.
-    ``progress`` is of its last start.
+    ``progress`` is of its last start. ``was_ready`` says that its process was READY under an earlier Stoker.
     """
 
     engine_id: str
@@ -35,6 +35,7 @@ class Engine:
     state: EngineState
     created_at: float
     incarnation: int
+    was_ready: bool = False
     phase: Phase = Phase.LAUNCHING
     reason: str = ""
     progress: StartProgress | None = None

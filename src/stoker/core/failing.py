@@ -29,11 +29,10 @@ def probe_succeeded(_fleet: Fleet, engine: Engine, _event: e.ProbeSucceeded, now
 def probe_failed(fleet: Fleet, engine: Engine, event: e.ProbeFailed, now: float) -> Outcome:
     """It did not answer; enough of that in a row is an error."""
     if engine.state is S.STARTING:
-        # A managed engine has until its deadline. A URL that does not answer is simply not there (yet).
         waiting = attrs.evolve(engine, consecutive_failures=engine.consecutive_failures + 1)
-        if engine.origin is Origin.REGISTERED and waiting.consecutive_failures >= engine.spec.probe_failures:
-            return fail(fleet, waiting, Trigger.START_TIMED_OUT, event.error, now)
-        return waiting, NO_COMMANDS
+        if waiting.consecutive_failures < engine.spec.probe_failures or not _has_had_its_time(engine, now):
+            return waiting, NO_COMMANDS
+        return fail(fleet, waiting, Trigger.START_TIMED_OUT, event.error, now)
     if engine.state is S.ERROR and engine.origin is not Origin.REGISTERED:
         return engine, NO_COMMANDS  # a probe that was under way when it failed; why it failed is known better
     # It may have stopped listening and still answer what it holds; if that does not move either, it is over.
@@ -43,6 +42,17 @@ def probe_failed(fleet: Fleet, engine: Engine, event: e.ProbeFailed, now: float)
         return failing, over
     error = f"{failing.consecutive_failures} probes in a row failed, the last with: {event.error}"
     return fail(fleet, failing, Trigger.PROBES_FAILED, error, now)
+
+
+def _has_had_its_time(engine: Engine, now: float) -> bool:
+    """Whether one that starts is over if it fails its probes, before its start-up time is.
+
+    A URL that does not answer is simply not there (yet). A process that was READY does not start, however it looks to
+    a Stoker that just found it; it may be busy with what an earlier one gave it.
+    """
+    if engine.was_ready:
+        return now - engine.created_at >= engine.spec.stall_seconds
+    return engine.origin is Origin.REGISTERED
 
 
 def stalled(fleet: Fleet, engine: Engine, event: e.EngineStalled, now: float) -> Outcome:

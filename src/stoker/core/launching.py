@@ -20,6 +20,7 @@ def launch(fleet: Fleet, engine: Engine, trigger: Trigger, now: float, *, attemp
         state=next_state(engine.state, trigger),
         origin=Origin.MANAGED if engine.origin is Origin.ADOPTED else engine.origin,
         incarnation=fleet.launches + 1,
+        was_ready=False,
         phase=Phase.LAUNCHING,
         reason="restarting" if trigger is Trigger.RESTART_DUE else "starting",
         progress=None,

@@ -13,7 +13,7 @@ from stoker.model import Origin
 
 
 def adopted(event: e.EngineAdopted, now: float) -> Outcome:
-    """Its process runs. Whether it is ready, its probes say; until then it has as long as a new one."""
+    """Its process runs. Whether it is ready, its probes say; if it never was, it has as long for that as a new one."""
     engine = Engine(
         engine_id=event.engine_id,
         spec=event.spec,
@@ -21,6 +21,7 @@ def adopted(event: e.EngineAdopted, now: float) -> Outcome:
         state=next_state(None, Trigger.ADOPTED),
         created_at=now,
         incarnation=event.run.incarnation,
+        was_ready=event.run.ready,
         phase=Phase.ALIVE,
         reason="found again",
         startup_deadline=now + event.spec.startup_timeout_seconds,

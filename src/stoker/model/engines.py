@@ -162,7 +162,7 @@ class EngineRun:
     A process is known by ``pid``, ``started`` (clock ticks since boot) and ``boot_id`` together; ``mark`` stands in its
     environment. ``pid`` is None where Stoker ended while it was being started: then ``mark`` alone tells.
     ``plan`` is how it was started, less its command and environment. ``promised`` is what it was promised of each of
-    its ``gpus`` (None: all).
+    its ``gpus`` (None: all). ``ready`` says that it was READY at some time.
     """
 
     engine_id: str
@@ -177,6 +177,7 @@ class EngineRun:
     gpus: tuple[str, ...] = ()
     promised: Mapping[str, int | None] = NOTHING
     adapters: tuple[str, ...] = ()
+    ready: bool = False
 
 
 @attrs.frozen(kw_only=True)

@@ -235,7 +235,9 @@ class Incarnation:
                 self._report_probe(result)
             if result.asleep is not None and rests == self._rests:  # else it may speak of how it was before
                 self.dispatch(e.SleepChanged(self.engine_id, self.number, result.asleep))
-            quick = self._starting and self.origin is not Origin.REGISTERED
+            was_ready = self.found is not None and self.found.ready
+            loads = self.origin is not Origin.REGISTERED and not (was_ready and result.verdict is Verdict.FAILED)
+            quick = self._starting and loads
             pause = STARTING_PROBE_SECONDS if quick else self.spec.probe_interval_seconds
             with trio.move_on_after(pause):
                 await self._probe_asked.wait()

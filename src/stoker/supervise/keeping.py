@@ -104,7 +104,8 @@ class Keeper:
         run = self._runs.get(engine.engine_id)
         if run is None or run.incarnation != engine.incarnation or engine.phase is Phase.NONE:
             return None
-        return attrs.evolve(run, adapters=engine.endpoint.adapters)
+        ready = engine.ready_at is not None or engine.was_ready
+        return attrs.evolve(run, adapters=engine.endpoint.adapters, ready=ready)
 
 
 def _is_wanted(engine: Engine) -> bool:
