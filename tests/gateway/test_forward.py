@@ -287,6 +287,14 @@ async def test_an_unknown_model_is_told_which_there_are(world: World) -> None:
     assert "x-request-id" in answer.headers
 
 
+async def test_who_mistypes_a_model_is_told_what_was_probably_meant(world: World) -> None:
+    await world.engine("one", model="smollm2", names=("qwen",))
+    answer = await world.ask({"model": "smolm2"})
+    assert answer.error["message"] == (
+        "the model 'smolm2' does not exist; did you mean smollm2? There are: smollm2, qwen"
+    )
+
+
 async def test_a_path_that_no_engine_of_the_model_serves_is_named(world: World) -> None:
     await world.engine("one")
     answer = await world.ask(ASK, path="/v1/embeddings")

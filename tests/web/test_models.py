@@ -82,7 +82,7 @@ async def test_a_model_that_is_not_there_is_named_with_those_that_are(world: Wor
     assert (error["code"], error["param"], error["type"]) == ("model_not_found", "model", "invalid_request_error")
     assert error["message"] == "there is no model 'far'; there are: org/m"
     answer = await world.anyone.get("/v1/models/org/n")
-    assert error_of(answer)["message"] == "there is no model 'org/n'; did you mean org/m?"
+    assert error_of(answer)["message"] == "there is no model 'org/n'; did you mean org/m? There are: org/m"
 
 
 BACKENDS = st.lists(

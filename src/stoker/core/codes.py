@@ -70,7 +70,11 @@ class Code(enum.Enum):
     CONCURRENCY_LIMIT_EXCEEDED = "concurrency_limit_exceeded", 429, "the key may have no more requests at once", True
 
     # There is no such thing
-    MODEL_NOT_FOUND = "model_not_found", 404, "nobody serves that model; the message lists what there is"
+    MODEL_NOT_FOUND = (
+        "model_not_found",
+        404,
+        "nobody serves that model; the message lists what there is, and what was probably meant",
+    )
     PATH_NOT_SERVED = (
         "path_not_served",
         404,

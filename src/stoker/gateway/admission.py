@@ -9,6 +9,7 @@ import trio
 
 from stoker.core.codes import Code
 from stoker.gateway.answers import Answer, error, listed, shown
+from stoker.gateway.guessing import Guesses
 from stoker.gateway.routing import Lease, Prospect, RoutingTable, Ticket
 from stoker.model import Backend
 from stoker.settings import GatewaySettings
@@ -24,6 +25,7 @@ class WaitingRoom:
 
     table: RoutingTable
     settings: GatewaySettings
+    guesses: Guesses = attrs.field(factory=Guesses)
 
     async def admit(self, ticket: Ticket) -> Lease | Answer:
         """A lease, which the caller closes, or the error to answer. A cancelled request leaves no lease behind."""
@@ -72,8 +74,8 @@ class WaitingRoom:
             return error(Code.SHUTTING_DOWN, message)
         if prospect is Prospect.UNKNOWN_MODEL:
             names, visible = self.table.names(), ticket.visible
-            there_are = listed([name for name in names if visible is None or name in visible])
-            message = f"the model {shown(request.model)} does not exist; there are: {there_are}"
+            known = [name for name in names if visible is None or name in visible]
+            message = f"the model {shown(request.model)} does not exist; {self.guesses.about(request.model, known)}"
             return error(Code.MODEL_NOT_FOUND, message, param="model")
         backends = self.table.of_model(request.model)
         if prospect is Prospect.UNKNOWN_PATH:

@@ -12,7 +12,7 @@ from stoker.core.codes import Code
 from stoker.gateway.answers import error, shown
 from stoker.gateway.routing import RoutingTable
 from stoker.model import Backend
-from stoker.suggesting import suggestion
+from stoker.suggesting import suggestion_and_all
 from stoker.web.control import Control
 from stoker.web.doors import models_of
 from stoker.web.problems import RequestError
@@ -60,7 +60,7 @@ class ModelEndpoints:
         """``GET /v1/models/{id}``: one of them."""
         known = self._models()
         if name not in known:
-            message = f"there is no model {shown(name)}; {suggestion(name, known)}"
+            message = f"there is no model {shown(name)}; {suggestion_and_all(name, known)}"
             raise RequestError(error(Code.MODEL_NOT_FOUND, message, param="model"))
         return self.wire.answer(known[name])
 

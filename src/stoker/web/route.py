@@ -13,7 +13,7 @@ from stoker.gateway.members import members
 from stoker.gateway.routing import RoutingTable
 from stoker.gateway.saying import read_plainly
 from stoker.model import RouteRequest
-from stoker.suggesting import suggestion
+from stoker.suggesting import suggestion_and_all
 from stoker.web.control import Control
 from stoker.web.orders import RouteOrder, route_order
 from stoker.web.problems import RequestError
@@ -40,7 +40,8 @@ class RouteEndpoints:
         described = self._described(order, _body_in(given.decode("utf-8-sig")))
         explanation = explain(self.table, described)
         if explanation is None:
-            message = f"the model {shown(order.model)} does not exist; {suggestion(order.model, self.table.names())}"
+            hint = suggestion_and_all(order.model, self.table.names())
+            message = f"the model {shown(order.model)} does not exist; {hint}"
             raise RequestError(error(Code.MODEL_NOT_FOUND, message, param="model"))
         return self.wire.answer(self._shown(explanation, described))
 
