@@ -127,3 +127,57 @@ def test_a_request_that_is_wrong(client: Any) -> None:
     assert (caught.value.status, caught.value.engine) == (400, "fake")
     with pytest.raises(BadRequest, match="can't be sent"):
         client.chat("hi", extra_headers={"x": "a\r\nb"})
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "wrong"),
+    [
+        (
+            "chat",
+            [],
+            "messages is empty, so that there is nothing to answer; give a text, or a list of messages",
+        ),
+        ("chat", "", "messages is empty"),
+        ("chat", {"role": "user", "content": "Hi"}, "not one dict; put it into a list"),
+        ("chat", ["Hi"], r"messages\[0\] is 'Hi', and no message; messages must be a text, or a list"),
+        ("chat", None, "messages must be a text, or a list of messages such as .*, not None"),
+        ("chat", b"Hi", "not one bytes"),
+        ("generate", "", "prompt is empty, so that there is nothing to go on with; give a text, or a list of them"),
+        ("generate", [], "prompt is empty"),
+        ("generate", 3, "prompt must be a text, or a list of them, not 3"),
+        ("embed", None, "texts must be a text, or a list of them, not None"),
+        ("embed", {"a": "b"}, "texts must be a text, or a list of them, not one dict"),
+        ("embed", ["a", None], r"texts\[1\] must be a text, or a list of them, not None"),
+    ],
+)
+def test_what_is_no_question_is_refused_before_anything_is_sent(
+    create: Create, method: str, given: Any, wrong: str
+) -> None:
+    with create("http://127.0.0.1:9") as client, pytest.raises(ValueError, match=wrong):
+        getattr(client, method)(given)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [
+        ({"model": ""}, "model must be the name of a model, or None, not ''"),
+        ({"model": 3}, "model must be the name of a model"),
+        ({"timeout": 0}, "timeout must be a number of seconds above 0, or None for no limit, not 0"),
+        ({"timeout": "5"}, "timeout must be a number of seconds"),
+        (
+            {"extra_headers": {"x-number": 1}},
+            "extra_headers: 'x-number' must be a text, and its value too: it is of type int",
+        ),
+        ({"extra_body": [1]}, "extra_body must be a dict, not a list"),
+        ({"tools": [{1}]}, "the request can't be written as JSON: .*set is not JSON serializable"),
+        ({"temperature": float("nan")}, "the request can't be written as JSON"),
+    ],
+    ids=str,
+)
+def test_arguments_that_can_not_be(create: Create, arguments: dict[str, Any], wrong: str) -> None:
+    with create("http://127.0.0.1:9", default_model="m", default_embedding_model="m") as client:
+        for call in (client.chat, client.embed):
+            with pytest.raises(ValueError, match=wrong):
+                call("hi", **arguments)
+        with pytest.raises(ValueError, match="engine_id must be the id of an engine, as"):
+            client.engine("")

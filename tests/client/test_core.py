@@ -253,7 +253,7 @@ def test_what_is_one_text_and_what_are_many() -> None:
 
 def test_none_is_not_given_and_zero_is() -> None:
     options = Options(fields={"temperature": 0, "stop": None, "logprobs": False}, extra={"seed": None})
-    body = json.loads(requests.chat("é", "m", options).content("other"))
+    body = json.loads(requests.chat(requests.conversation("é"), "m", options).content("other"))
     messages = [{"role": "user", "content": "é"}]
     assert body == {"model": "other", "messages": messages, "temperature": 0, "logprobs": False, "seed": None}
 

@@ -108,11 +108,23 @@ def test_what_is_no_address(create: Create) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "wrong"),
-    [({"timeout": 0}, "timeout"), ({"batch_size": 0}, "batch_size"), ({"parallel": 0}, "parallel")],
+    [
+        ({"timeout": 0}, "timeout"),
+        ({"timeout": "ten"}, "timeout"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"parallel": 1.5}, "parallel"),
+        ({"default_model": ["m"]}, "default_model"),
+    ],
 )
 def test_settings_that_can_not_be(create: Create, settings: dict[str, Any], wrong: str) -> None:
     with pytest.raises(ValueError, match=wrong), create("http://127.0.0.1:1", **settings):
         pass
+
+
+def test_a_setting_that_there_is_not(create: Create) -> None:
+    """It was left out without a word."""
+    with pytest.raises(TypeError, match=r"no setting 'defualt_model'; did you mean default_model\?"):
+        create("http://127.0.0.1:1", defualt_model="m").__enter__()
 
 
 @pytest.mark.parametrize(

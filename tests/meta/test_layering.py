@@ -60,7 +60,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "parts": WIRED | {"accelerators"},
     "app": WIRED | {"accelerators", "access_log", "notifying", "parts"},
     "cli": WIRED | {"app", "client", "accelerators", "log_formats", "pinning"},
-    "client": frozenset({"errors", "model", "home", "pinning", "reaching"}),
+    "client": frozenset({"errors", "model", "home", "pinning", "reaching", "suggesting"}),
     "__main__": frozenset({"stoker", "cli", "accelerators"}),
     # __main__: a plugin's commands may be Stoker's own by other names.
     "a plugin": frozenset({"errors", "model", "contracts", "hookspecs", "client", "stoker", "__main__"}),

@@ -113,4 +113,6 @@ def _without_nothing(order: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _path(engine_id: str, action: str = "") -> str:
+    if not isinstance(engine_id, str) or not engine_id:
+        raise ValueError(f"engine_id must be the id of an engine, as engines() lists them, not {engine_id!r}")
     return f"/engines/{quote(engine_id, safe='')}" + (f"/{action}" if action else "")

@@ -35,9 +35,12 @@ class Call:
     stored: bool = False
 
     def content(self, model: str | None = None) -> bytes:
-        """The body, asking for ``model`` (else the call's own)."""
+        """The body, asking for ``model`` (else the call's own). Raises ValueError for what JSON can't say."""
         body = {**self.body, "model": model or self.model}
-        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        try:
+            return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the request can't be written as JSON: {error}") from error
 
 
 @attrs.frozen(kw_only=True)
@@ -53,15 +56,32 @@ class Options:
     with_usage: bool = False
 
 
-def chat(messages: Messages, model: str, options: Options) -> Call:
-    """A chat request. A text is one message of the user."""
-    said = [{"role": "user", "content": messages}] if isinstance(messages, str) else [dict(one) for one in messages]
+def conversation(messages: Messages) -> list[dict[str, Any]]:
+    """What is said in a chat. A text is one message of the user. Raises ValueError for what is no conversation."""
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}] if messages else []
+    said = [_message(one, number) for number, one in enumerate(_listed(messages, "messages", _MESSAGES))]
+    if not said:
+        raise ValueError(f"messages is empty, so that there is nothing to answer; give {_MESSAGES}")
+    return said
+
+
+def prompts(prompt: Texts) -> str | list[Any]:
+    """What is to be gone on with. Raises ValueError for nothing, and for what is no prompt."""
+    things = prompt if isinstance(prompt, str) else _listed(prompt, "prompt", _TEXTS)
+    if not things:
+        raise ValueError(f"prompt is empty, so that there is nothing to go on with; give {_TEXTS}")
+    return things
+
+
+def chat(said: Sequence[Mapping[str, Any]], model: str, options: Options) -> Call:
+    """A chat request."""
     return _call(CHAT, model, {"messages": said}, options)
 
 
 def completion(prompt: str | Sequence[Any], model: str, options: Options) -> Call:
     """A request to go on with ``prompt``."""
-    return _call(COMPLETIONS, model, {"prompt": prompt if isinstance(prompt, str) else list(prompt)}, options)
+    return _call(COMPLETIONS, model, {"prompt": prompt}, options)
 
 
 def embedding(texts: Sequence[Any], model: str, options: Options) -> Call:
@@ -70,10 +90,16 @@ def embedding(texts: Sequence[Any], model: str, options: Options) -> Call:
 
 
 def inputs(texts: Texts) -> list[Any]:
-    """The single things to embed. A text is one of them, and so is a list of token numbers."""
+    """The single things to embed. A text is one of them, and so is a list of token numbers; of nothing, there are none.
+
+    Raises ValueError for what is no text.
+    """
     if isinstance(texts, str):
         return [texts]
-    each = [one if isinstance(one, str | int) else list(one) for one in texts]
+    each = [
+        one if isinstance(one, str | int) else _listed(one, f"texts[{number}]", _TEXTS)
+        for number, one in enumerate(_listed(texts, "texts", _TEXTS))
+    ]
     return [each] if each and all(isinstance(one, int) for one in each) else each
 
 
@@ -87,6 +113,27 @@ def batches(things: Sequence[Any], size: int) -> list[Sequence[Any]]:
     count = -(-len(things) // size)
     edges = [len(things) * number // count for number in range(count + 1)] if count else []
     return [things[start:end] for start, end in itertools.pairwise(edges)]
+
+
+_MESSAGES = 'a text, or a list of messages such as {"role": "user", "content": "Hi"}'
+_TEXTS = "a text, or a list of them"
+
+
+def _listed(things: Any, name: str, wanted: str) -> list[Any]:
+    if isinstance(things, Mapping | str | bytes | bytearray):
+        hint = "; put it into a list" if isinstance(things, Mapping) else ""
+        raise ValueError(f"{name} must be {wanted}, not one {type(things).__name__}{hint}")  # noqa: TRY004 - as the rest
+    try:
+        return list(things)
+    except TypeError:
+        raise ValueError(f"{name} must be {wanted}, not {things!r}") from None
+
+
+def _message(one: Any, number: int) -> dict[str, Any]:
+    try:
+        return dict(one)
+    except (TypeError, ValueError):
+        raise ValueError(f"messages[{number}] is {one!r}, and no message; messages must be {_MESSAGES}") from None
 
 
 def _call(path: str, model: str, said: Mapping[str, Any], options: Options) -> Call:

@@ -41,7 +41,8 @@ class UnifiedInferenceClient(EngineMethods):
     - Whatever else is given by name becomes a member of the body as it is: ``temperature=0``, ``tools=[…]``,
       ``session_id="…"``. What is None is left out.
 
-    They raise the errors of :mod:`stoker.client.errors`, all of them :class:`ClientError`.
+    They raise the errors of :mod:`stoker.client.errors`, all of them :class:`ClientError`, and ValueError for arguments
+    that can't be: then nothing was sent.
     """
 
     def __init__(self, core: building.Core) -> None:
@@ -66,7 +67,8 @@ class UnifiedInferenceClient(EngineMethods):
         With ``direct=True`` requests go straight to engines that are READY, and only what no engine takes to the
         gateway: where engines can be reached from here, that saves a hop. The gateway tells which there are, at once.
 
-        Raises BadRequest for an address that is none, ValueError for settings that can't be.
+        Raises BadRequest for an address that is none, ValueError for settings that can't be, TypeError for others than
+        these.
 
         >>> client = UnifiedInferenceClient.create("http://127.0.0.1:8000/v1", default_model="qwen")
         >>> client.close()
@@ -205,7 +207,7 @@ class UnifiedInferenceClient(EngineMethods):
     def embed(self, texts: Texts, *, return_result: bool = ..., **parameters: Any) -> Any: ...
 
     def embed(self, texts: Texts, *, return_result: bool = False, **parameters: Any) -> Any:
-        """The vectors of ``texts``, one for each and in their order; of a single text, a list of one.
+        """The vectors of ``texts``, one for each and in their order: of a single text a list of one, of no text none.
 
         Long lists are sent in batches, several at the same time; ``timeout`` is for each of them. If one fails, its
         error is raised, and the others end; so they do at Ctrl-C.
