@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, TypedDict
 
 import attrs
@@ -16,6 +17,7 @@ from stoker.client.asking import Asking
 from stoker.client.discovery import Discovery
 from stoker.client.finding import find_gateway
 from stoker.client.managing import Managing
+from stoker.client.tls import trusting
 from stoker.client.wire import Doors
 from stoker.suggesting import suggestion
 
@@ -34,7 +36,7 @@ class Options(TypedDict, total=False):
     direct: bool
     batch_size: int
     parallel: int
-    verify: ssl.SSLContext | None
+    verify: ssl.SSLContext | str | Path | None
 
 
 @attrs.frozen(kw_only=True)
@@ -107,7 +109,7 @@ def core(settings: Mapping[str, Any]) -> Core:
         batch_size=batch_size,
         parallel=parallel,
     )
-    doors = Doors(address, settings.get("verify"))
+    doors = Doors(address, trusting(settings.get("verify")))
     return Core(asking=asking, managing=Managing(asking), doors=doors, timeout_seconds=timeout)
 
 

@@ -61,8 +61,9 @@ class UnifiedInferenceClient(EngineMethods):
 
         ``default_model`` and ``default_embedding_model`` are asked where a call names none. ``timeout`` counts for
         calls that name none (600 seconds). Lists are embedded ``batch_size`` (32) texts at a time, ``parallel`` (8)
-        requests at once. ``verify`` is an ``ssl.SSLContext`` for addresses with https; the gateway of this home is
-        known by its own certificate.
+        requests at once. ``verify`` is for addresses with https: a file with the certificates of the authorities to
+        trust, and no others, or an ``ssl.SSLContext``. Without it those of the system are trusted, and the gateway of
+        this home is known by its own certificate.
 
         With ``direct=True`` requests go straight to engines that are READY, and only what no engine takes to the
         gateway: where engines can be reached from here, that saves a hop. The gateway tells which there are, at once.

@@ -29,6 +29,22 @@ def verification(address: Address, verify: ssl.SSLContext | None) -> Verify:
         raise BadRequest(str(error)) from error
 
 
+def trusting(given: object) -> ssl.SSLContext | None:
+    """What a caller gave as ``verify``: nothing, a context, or a file of those authorities that alone are trusted.
+
+    Raises ValueError for anything else. Blocks.
+    """
+    if given is None or isinstance(given, ssl.SSLContext):
+        return given
+    if not isinstance(given, str | Path):
+        message = f"verify must be a file of certificates or an ssl.SSLContext, not {given!r}"
+        raise ValueError(f"{message}; to trust whoever answers, make a context that does")  # noqa: TRY004 - as the rest
+    try:
+        return ssl.create_default_context(cafile=given)
+    except OSError as error:  # an SSLError is one
+        raise ValueError(f"verify: the certificates in {str(given)!r} can't be used: {error}") from error
+
+
 def engines_context(verify: ssl.SSLContext | None) -> ssl.SSLContext:
     """What engines that speak TLS have to prove."""
     return httpx2.create_ssl_context() if verify is None else verify
