@@ -18,7 +18,7 @@ from stoker.client.wire import Doors, is_stream, parts_of
 
 SILENCE_SECONDS = 60.0  # the gateway says every few seconds that it is still there
 _FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 5.0
+_LONGEST_PAUSE_SECONDS = 2.0
 
 Run = Callable[[Steps[None]], Awaitable[None]]
 
