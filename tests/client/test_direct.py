@@ -1,12 +1,11 @@
-"""Straight to the engines, while they come, fail and go: the same for every way of using a client."""
+"""Straight to the engines, while they come, fail and go: the same for every way of using a client.
+
+Under load, ``test_soak.py`` does it.
+"""
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -16,9 +15,9 @@ import pytest
 from stoker.client import ClientError, StreamInterrupted
 from stoker.testing.engines import COMMAND
 from tests.e2e.running import HANG_GUARD_SECONDS, Program, until
-from tests.faults.fleet import QUICK, change_faults, engine, fake_state, fleet, info_of, wait_for
+from tests.faults.fleet import change_faults, engine, fake_state, fleet, info_of, wait_for
 
-from .conftest import WAYS, Create, ways_to_create
+from .conftest import Create
 
 MODEL = [*COMMAND, "--port", "{port}", "--model", "{model}"]
 
@@ -179,57 +178,3 @@ def test_a_stream_that_has_begun_is_interrupted(crew: Program, client: Any) -> N
     with pytest.raises(StreamInterrupted) as caught:
         list(client.chat("one two three", max_tokens=9, stream=True))
     assert caught.value.engine in ("fake", "fake-2")
-
-
-def test_no_request_is_lost_while_engines_are_killed_and_added(crew: Program, client: Any) -> None:
-    over = threading.Event()
-    answered: list[str] = []
-
-    def ask_on(number: int) -> None:
-        while not over.is_set():
-            result = client.chat(f"one {number}", max_tokens=2, return_result=True)
-            assert result.content == f"one {number}"
-            answered.append(result.engine)
-
-    def more_answers(count: int) -> None:
-        enough = len(answered) + count
-        until(lambda: len(answered) >= enough or any(map(_failed, asking)), f"{count} more answers", 60)
-
-    def _failed(future: Any) -> bool:
-        return future.done() and future.exception() is not None
-
-    with ThreadPoolExecutor(6) as pool:
-        asking = [pool.submit(ask_on, number) for number in range(6)]
-        try:
-            more_answers(20)
-            for engine_id in ("fake", "fake-2", "fake"):
-                os.kill(wait_for(crew, engine_id, state="READY")["pid"], signal.SIGKILL)
-                more_answers(30)
-            client.start_engine("fake", label="added", runtime="command", command=MODEL, wait=True, **QUICK)
-            until(lambda: "added" in answered or any(map(_failed, asking)), "the new one is used")
-            os.kill(info_of(crew, "added")["pid"], signal.SIGKILL)
-            more_answers(30)
-            client.unregister_engine("added", wait=True, drain=False)
-            more_answers(30)
-        finally:
-            over.set()
-    for future in asking:
-        future.result()
-
-
-def test_engines_are_used_on_while_the_gateway_is_gone(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And its successor is listened to."""
-    with ExitStack() as stack:
-        program = stack.enter_context(fleet(tmp_path_factory.mktemp("orphans"), engine()))
-        program.wait_until_ready(1)
-        monkeypatch.setenv("STOKER_HOME", str(program.home.path))
-        clients = [stack.enter_context(ways_to_create(way)(default_model="fake", direct=True)) for way in WAYS]
-        for client in clients:
-            client.chat("hi")
-        program.signal(signal.SIGKILL)
-        program.wait()
-        for client in clients:
-            for _ in range(3):
-                assert client.chat("one", max_tokens=1, return_result=True).engine == "fake"
