@@ -87,6 +87,17 @@ async def test_a_body_that_is_not_a_json_object_is_told_what_is_wrong(world: Wor
     assert words in error_of(answer)["message"]
 
 
+@pytest.mark.parametrize("body", [b" ", b"\r\n\t", b"\x0c"])
+async def test_a_body_that_may_be_left_out_is_not_blank(world: World, body: bytes) -> None:
+    """The document allows a JSON object or nothing; white space was taken for nothing."""
+    await world.start("e")
+    for path in ("/engines/e/restart", "/engines/e/stop"):
+        answer = await world.api.post(path, content=body)
+        assert answer.status_code == 400
+        assert error_of(answer)["message"] == "the body is white space; send a JSON object, or no body at all"
+        assert (await world.api.post(path, content=b"")).status_code == 202
+
+
 async def test_a_deeply_nested_value_in_a_spec_is_refused_too(world: World) -> None:
     answer = await world.api.post(START, content=b'{"model": "m", "metadata": {"a": ' + b"[" * 500 + b"]" * 500 + b"}}")
     assert answer.status_code == 400

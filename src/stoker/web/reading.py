@@ -19,8 +19,10 @@ T = TypeVar("T")
 async def read_object(request: Request, *, optional: bool = False) -> dict[str, Any]:
     """The JSON object in the body; no body counts as an empty one if ``optional``. Raises RequestError otherwise."""
     body = await request.get_data(cache=True, as_text=False, parse_form_data=False)
-    if optional and not body.strip():
+    if optional and not body:
         return {}
+    if optional and not body.strip():
+        raise bad_request("the body is white space; send a JSON object, or no body at all")
     value = parse_json(body)
     if not isinstance(value, dict):
         raise bad_request(f"the body must be a JSON object, not {_KINDS[type(value)]}")

@@ -90,6 +90,9 @@ def _entry(app: Quart, rule: Rule, method: str, operation: Operation | None, sch
         return {**entry, "responses": {"default": {"description": "What the plugin answers."}}}
     if operation.body is not None:
         entry["requestBody"] = {
+            "description": "A JSON object."
+            if operation.needs_body
+            else "A JSON object, or no body at all: not a blank one.",
             "required": operation.needs_body,
             "content": {JSON: {"schema": _closed(operation.body, schemas)}},
         }
