@@ -187,7 +187,16 @@ class AsyncUnifiedInferenceClient(AsyncEngineMethods):
         return await self._run(self._core.asking.names())
 
     async def aclose(self) -> None:
-        """Close every connection. May be done again; calls that come later raise."""
+        """Close every connection. May be done again; calls that come later raise.
+
+        >>> import anyio
+        >>> async def main():
+        ...     mine = AsyncUnifiedInferenceClient.create()
+        ...     print(await mine.models())
+        ...     await mine.aclose()
+        >>> anyio.run(main)
+        ['fake', 'quick', 'vectors']
+        """
         await self._shell.aclose()
 
     async def __aenter__(self) -> Self:

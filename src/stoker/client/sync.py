@@ -229,7 +229,15 @@ class UnifiedInferenceClient(EngineMethods):
         return self._run(self._core.asking.names())
 
     def close(self) -> None:
-        """Close every connection and end the client's thread. May be done again; calls that come later raise."""
+        """Close every connection and end the client's thread. May be done again; calls that come later raise, and so do
+        those that other threads wait for.
+
+        >>> mine = UnifiedInferenceClient.create()
+        >>> mine.close()
+        >>> mine.models()
+        Traceback (most recent call last):
+        RuntimeError: Cannot send a request, as the client has been closed.
+        """
         self._finalizer()
 
     def __enter__(self) -> Self:

@@ -29,7 +29,11 @@ class EngineMethods:
         return self._run(self._managing.engines())
 
     def engine(self, engine_id: str) -> EngineInfo:
-        """One engine. Raises EngineNotFound."""
+        """One engine. Raises EngineNotFound.
+
+        >>> client.engine("fake").names
+        ('fake', 'quick')
+        """
         return self._run(self._managing.engine(engine_id))
 
     def get_engine_state(self, engine_id: str) -> EngineState:
@@ -129,5 +133,10 @@ class EngineMethods:
         return self._run(self._managing.call("GET", "/status"))
 
     def gpu(self) -> GpuReport:
-        """The GPUs of the gateway's machine, or the reason why there are none to see."""
+        """The GPUs of the gateway's machine, or the reason why there are none to see.
+
+        >>> report = client.gpu()
+        >>> bool(report.gpus or report.reason)
+        True
+        """
         return self._run(self._managing.gpus())
