@@ -158,6 +158,8 @@ def test_a_signal_ends_it_at_once_with_a_request_in_flight(
 ) -> None:
     process, url, log = start(CHAT)
     until_ready(process, url, log)
+    while "listening on" not in log.read_text():  # to signals as well, which is a moment later
+        pass
     with ask_and_wait_until_it_works(url, stream=stream):
         process.send_signal(number)
         assert process.wait(AT_ONCE_SECONDS) == 0

@@ -16,7 +16,7 @@ import pytest
 
 from stoker.cli.finding import read_gateway
 from tests import loopback
-from tests.cli.conftest import Shell, fake_engine_toml, interrupt
+from tests.cli.conftest import NOBODY, Shell, fake_engine_toml, interrupt
 from tests.e2e.running import until
 
 from .terminal import CTRL_C, CTRL_D, QUOTED, Typist, at_a_terminal
@@ -89,10 +89,10 @@ def ends_well(typist: Typist) -> None:
 # One question
 
 
-def piped(shell: Shell, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+def piped(shell: Shell, *arguments: str, text: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "stoker", "chat", *arguments]
     return subprocess.run(
-        command, cwd=shell.folder, env=shell.environ(), input=text, capture_output=True, text=True, check=False
+        command, cwd=shell.folder, env=shell.environ(environ), input=text, capture_output=True, text=True, check=False
     )
 
 
@@ -121,7 +121,7 @@ def test_a_question_that_can_not_be_answered_is_an_error(shell: Shell, tmp_path:
         failed = piped(shell, *arguments, text=text)
         assert (failed.returncode, failed.stdout) == (code, ""), arguments
         assert why in failed.stderr
-    nobody = piped(Shell(tmp_path), "one", "-m", "hello")
+    nobody = piped(Shell(tmp_path), "one", "-m", "hello", STOKER_URL=NOBODY)
     assert (nobody.returncode, nobody.stdout) == (3, "")
     assert "gateway start" in nobody.stderr
 

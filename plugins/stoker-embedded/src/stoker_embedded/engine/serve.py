@@ -46,8 +46,9 @@ def main(arguments: Sequence[str]) -> None:
         server = start(options)
     except ProblemError as problem:
         sys.exit(f"stoker-embedded: {problem}")
+    woken = catch_signals()
     print(f"stoker-embedded: listening on {server.listening_address}", flush=True)
-    wait_for_signal()
+    os.read(woken, 1)
     leave()
 
 
@@ -196,14 +197,14 @@ def assign(params: Any, assignment: str) -> None:
         raise ProblemError(f"--set {assignment}: {name!r} takes a {type(present).__name__}") from None
 
 
-def wait_for_signal() -> None:
-    """Return when SIGTERM or SIGINT has come, whichever thread the system gave it to."""
+def catch_signals() -> int:
+    """From now on SIGTERM and SIGINT are a byte to be read there, whichever thread the system gives them to."""
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    os.read(woken, 1)
+    return woken
 
 
 def leave() -> NoReturn:
