@@ -40,11 +40,10 @@ mkdir -p /run/systemd/system "$XDG_RUNTIME_DIR"
 ip link set lo up
 "$SYSTEMD" --user --log-target=console >/dev/null 2>&1 &
 for _ in {1..100}; do
-    [ "$(systemctl --user is-system-running)" != running ] || { echo up; break; }
-    kill -0 $! || break
+    [ "$(systemctl --user is-system-running)" != running ] || { echo up; read; exit; }
+    kill -0 $! || exit
     sleep 0.1
 done
-read
 """
 
 
