@@ -32,7 +32,7 @@ def tls_failure(error: BaseException | None) -> str | None:
     """What went wrong with TLS, if that is behind ``error``."""
     while error is not None:
         if isinstance(error, ssl.SSLError):
-            if error.reason in _NO_TLS:
+            if getattr(error, "reason", None) in _NO_TLS:  # one that Python itself raises has none
                 return "it speaks no TLS (should its address begin with http://?)"
             return str(getattr(error, "verify_message", None) or error)
         error = error.__cause__ or error.__context__

@@ -11,6 +11,7 @@ import pytest
 import trustme
 
 from stoker.cli.finding import read_gateway
+from stoker.pinning import tls_failure
 
 from .conftest import Shell
 
@@ -83,3 +84,8 @@ def test_what_is_wrong_with_a_certificate_is_said(shell: Shell) -> None:
     assert refused.code == 1
     assert f"{shell.folder}/nowhere.pem can't be used" in refused.err
     assert shell.run("up", "--keyfile", "key.pem").code == 2
+
+
+def test_an_error_that_python_raises_itself_is_told_too() -> None:
+    """It has no ``reason``, which only OpenSSL's have."""
+    assert tls_failure(ssl.SSLError("no certificate")) is not None
