@@ -199,6 +199,16 @@ def test_zsh(zsh: Zsh) -> None:
         assert zsh.all_for(words) == completed.split(), words
 
 
+def test_a_file_whose_name_no_script_can_be_for_prints_the_one_of_stoker(
+    here: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`python3 stoker.pyz completion bash` ended with a traceback."""
+    monkeypatch.setattr(sys, "argv", ["dist/stoker.pyz"])
+    done = here("completion", "bash")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.rstrip().endswith("-F _stoker stoker")
+
+
 def test_a_command_that_can_not_be_completed_is_left_out_and_named(running: Shell, path: Path) -> None:
     broken = path / "broken.py"
     broken.write_text(

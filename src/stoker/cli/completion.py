@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,6 +19,7 @@ from stoker.errors import PluginError
 from stoker.plugins import Registry
 
 Shell = Literal["bash", "zsh", "fish"]
+_NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a program that a script can be for: no stoker.pyz, and no __main__.py
 
 # Cyclopts only defines a function there, which zsh finds if the file has its name. Under the usual name `_stoker`, or
 # sourced, the script would do nothing.
@@ -40,7 +42,7 @@ def completion(
     It is a script: `eval` it, or put it where the shell looks for such scripts.
     """
     started = Path(sys.argv[0]).name
-    program = "stoker" if started == "__main__.py" else started
+    program = started if _NAME.fullmatch(started) else "stoker"
     app = _whole(load_plugins(plugin_path, needed=False), shell)
     print(app.generate_completion(prog_name=program, shell=shell))
     if shell == "zsh":
