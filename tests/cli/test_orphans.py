@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 from stoker.cli.finding import read_gateway
 from stoker.cli.orphans import Orphan, find_orphans, remark
+from stoker.supervise.leftovers import find_leftovers
 from tests.e2e.running import until
 
 from .conftest import NOBODY, Call, Shell, fake_engine_toml
@@ -111,20 +113,37 @@ def test_engines_without_a_gateway_are_not_ended_unasked(fleet: Shell) -> None:
 
 def test_a_stray_beside_a_gateway_is_not_ended_unasked_either(fleet: Shell) -> None:
     pids(fleet)
-    mark = f"{fleet.home.digest}:earlier:lost:1"
-    stray = subprocess.Popen(["sleep", "1000"], env={**os.environ, "STOKER_MARK": mark}, start_new_session=True)
-    try:
+    with stray(fleet) as process:
         refused = fleet.run("engine", "prune")
         assert refused.code == 1
-        assert all(word in refused.err for word in (str(stray.pid), "lost", "sleep 1000", "--yes"))
-        assert stray.poll() is None
+        assert all(word in refused.err for word in (str(process.pid), "lost", "sleep 1000", "--yes"))
+        assert process.poll() is None
         assert fleet.run("engine", "stop", "one").code == 0
         assert fleet.run("doctor", "--end-strays").code == 0
-        assert stray.wait(10) == -signal.SIGTERM
-    finally:
-        stray.kill()
-        stray.wait()
+        assert process.wait(10) == -signal.SIGTERM
     assert len(fleet.run("engine", "list", "--json").json) == 2
+
+
+def test_what_an_engine_started_without_its_marker_is_no_engine_more(shell: Shell) -> None:
+    """The core of vLLM writes a title over its environment: it was told of as an engine without a name."""
+    with stray(shell, "env -u STOKER_MARK sleep 1000 & echo begun; wait") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        until(lambda: len(find_leftovers(shell.home.digest)) == 2, "the engine, and what it started")
+        assert [(each.engine_id, each.pid) for each in find_orphans(shell.home)] == [("lost", process.pid)]
+
+
+@contextlib.contextmanager
+def stray(shell: Shell, script: str = "exec sleep 1000") -> Iterator[subprocess.Popen[bytes]]:
+    """A process with the marker of an engine ``lost`` of that home."""
+    environ = {**os.environ, "STOKER_MARK": f"{shell.home.digest}:earlier:lost:1"}
+    words = ["sh", "-c", script]
+    with subprocess.Popen(words, env=environ, stdout=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def orphan(engine_id: str, *, adoptable: bool = True) -> Orphan:

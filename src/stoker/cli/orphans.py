@@ -46,7 +46,8 @@ def find_orphans(home: Home) -> list[Orphan]:
     """The engines of ``home``, on which no gateway runs, that have processes: in the order of its list, others last."""
     firsts: dict[str, Stray] = {}
     for each in sorted(describe_strays(find_leftovers(home.digest)), key=lambda stray: stray.began_at):
-        firsts.setdefault(each.engine_id, each)
+        if each.engine_id:  # else it carries no marker, and belongs to one that does
+            firsts.setdefault(each.engine_id, each)
     if not firsts:
         return []
     kept = _kept(home)
