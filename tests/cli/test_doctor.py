@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from stoker.cli.checks import Finding, Verdict, What, fleet, machine
@@ -22,7 +23,7 @@ from stoker.home import Home
 from stoker.settings import GatewaySettings, Settings
 from tests.gpu.driver import Driver, driver, library
 
-from .conftest import Call, Shell, fake_engine_toml
+from .conftest import NOBODY, Call, Shell, fake_engine_toml
 
 __all__ = ["driver", "library"]
 
@@ -209,10 +210,13 @@ def test_environments_that_are_missing_or_broken(home: Home, tmp_path: Path) -> 
 
 def test_a_gateway_that_does_not_answer(running: Shell, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     gateway = read_gateway(running.home)
-    assert fleet.gateway(gateway)[0].verdict is Verdict.OK
+    assert gateway is not None
+    monkeypatch.setenv("STOKER_URL", NOBODY)
+    monkeypatch.setenv("STOKER_API_KEY", "one of that gateway")
+    assert fleet.gateway(running.home, gateway)[0].verdict is Verdict.OK, "it is the one of this home"
     assert call("doctor", "--json").code == 0
-    monkeypatch.setenv("STOKER_URL", "http://127.0.0.1:1")
-    assert failed(fleet.gateway(gateway)[0], "does not answer", "gateway logs")
+    away = attrs.evolve(gateway, url=NOBODY)
+    assert failed(fleet.gateway(running.home, away)[0], "does not answer", "gateway logs")
 
 
 # All of it

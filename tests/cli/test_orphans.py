@@ -119,9 +119,22 @@ def test_a_stray_beside_a_gateway_is_not_ended_unasked_either(fleet: Shell) -> N
         assert all(word in refused.err for word in (str(process.pid), "lost", "sleep 1000", "--yes"))
         assert process.poll() is None
         assert fleet.run("engine", "stop", "one").code == 0
-        assert fleet.run("doctor", "--end-strays").code == 0
+        assert fleet.run("doctor", "--end-strays", STOKER_URL=NOBODY).code == 0, "it looks here, whoever is meant"
         assert process.wait(10) == -signal.SIGTERM
     assert len(fleet.run("engine", "list", "--json").json) == 2
+
+
+def test_the_doctor_ends_what_it_shows_and_nothing_at_another_gateway(running: Shell, shell: Shell) -> None:
+    """It had the gateway that STOKER_URL names end its own strays, and left those that it had shown."""
+    gateway = read_gateway(running.home)
+    assert gateway is not None
+    shell.home.path.mkdir(mode=0o700)
+    elsewhere = {"STOKER_URL": gateway.url, "STOKER_API_KEY": running.home.admin_token.read_text().strip()}
+    with stray(running) as theirs, stray(shell) as ours:
+        told = shell.run("doctor", "--end-strays", **elsewhere)
+        assert (told.code, f"ended: {ours.pid}\n" in told.out) == (0, True), told.out
+        assert ours.wait(10) == -signal.SIGTERM
+        assert theirs.poll() is None
 
 
 def test_what_an_engine_started_without_its_marker_is_no_engine_more(shell: Shell) -> None:

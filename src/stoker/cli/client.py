@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx2
 
-from stoker.cli.finding import Address, find_gateway, not_running
+from stoker.cli.finding import Address, RunningGateway, address_of, find_gateway, not_running
 from stoker.errors import ConflictError, NotFoundError, StokerError
 from stoker.home import Home
 from stoker.pinning import pinned, tls_failure
@@ -176,6 +176,11 @@ def verification(address: Address) -> bool | ssl.SSLContext:
 def connect(root: str = MANAGEMENT) -> Client:
     """A client of the gateway that this environment means. Nothing is sent yet."""
     return Client(find_gateway(Home.from_environment(os.environ), os.environ), root)
+
+
+def connect_to(home: Home, running: RunningGateway) -> Client:
+    """A client of the gateway that runs on ``home``, even where the environment means another one and has its key."""
+    return Client(address_of(home, running, {}))
 
 
 def engine_path(engine_id: str, action: str = "") -> str:

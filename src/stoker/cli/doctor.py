@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from stoker import accelerators
 from stoker.cli.checks import LOW_CACHE_BYTES, Finding, Verdict, What, fleet, machine
 from stoker.cli.checks import home as folder
-from stoker.cli.client import connect
+from stoker.cli.client import connect_to
 from stoker.cli.configured import DEFAULT_FILE
 from stoker.cli.consent import agrees, can_ask
 from stoker.cli.finding import RunningGateway, read_gateway
@@ -24,7 +24,7 @@ from stoker.cli.orphans import strays_table
 from stoker.cli.output import print_json
 from stoker.cli.pages import Page, print_page
 from stoker.cli.plugins import load_plugins
-from stoker.cli.pruning import prune_here
+from stoker.cli.pruning import prune_by, prune_in
 from stoker.cli.tables import Column, Fit, Table
 from stoker.errors import StokerError
 from stoker.home import Home
@@ -57,7 +57,7 @@ def doctor(
     else:
         print_page(_page(findings, strays, running))
     if strays and (end_strays or (not as_json and _agrees(len(strays)))):
-        pruned = prune_here(keep_ended=True)
+        pruned = prune_in(home) if running is None else prune_by(connect_to(home, running), keep_ended=True)
         if not as_json:
             print(f"ended: {', '.join(map(str, pruned['ended'])) or 'none, they are gone already'}")
         strays = pruned["remaining"]
@@ -93,7 +93,7 @@ def examine(
     if settings is not None:
         yield fleet.address(settings, running, configured=path is not None)
         yield from fleet.runtimes(home, settings, registry)
-    found, report = fleet.gateway(running)
+    found, report = fleet.gateway(home, running)
     yield found
     report = report if report is not None else _read_gpus()
     yield machine.gpus(report, machine.plugged_in())
@@ -146,7 +146,7 @@ def _agrees(count: int) -> bool:
 def _strays(home: Home, running: RunningGateway | None) -> list[dict[str, Any]]:
     if running is not None:
         try:
-            with connect() as client:
+            with connect_to(home, running) as client:
                 return list(client.listing("/strays"))
         except StokerError:
             return []  # told already: it does not answer

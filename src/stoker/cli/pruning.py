@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stoker.cli.activity import Activity, warn
-from stoker.cli.client import connect
+from stoker.cli.client import Client, connect
 from stoker.cli.consent import Yes, require_consent
 from stoker.cli.finding import has_gateway
 from stoker.cli.options import AsJson
@@ -26,9 +26,11 @@ def prune(*, yes: Yes = False, as_json: AsJson = False) -> int:
     Engines of the configuration stay on the list. Without a gateway, its engines are what nobody watches. What would be
     ended is shown first: at a terminal you are asked, elsewhere it takes --yes.
     """
-    if not yes and (found := _found()) is not None:
+    home = Home.from_environment(os.environ)
+    is_there = has_gateway(home, os.environ)
+    if not yes and (found := _found_by_the_gateway() if is_there else _found_in(home)) is not None:
         require_consent("\n".join(plain_lines(found)))
-    pruned = prune_here()
+    pruned = prune_by(connect()) if is_there else prune_in(home)
     if as_json:
         print_json(pruned)
     else:
@@ -36,27 +38,26 @@ def prune(*, yes: Yes = False, as_json: AsJson = False) -> int:
     return 1 if pruned["remaining"] else 0
 
 
-def _found() -> list[str | Table] | None:
+def _found_in(home: Home) -> list[str | Table] | None:
     """What would be ended; None where there is nothing."""
-    home = Home.from_environment(os.environ)
-    if not has_gateway(home, os.environ):
-        heading, orphans = "These engines run on without a gateway, and would be ended:", find_orphans(home)
-        return [heading, orphans_table(orphans)] if orphans else None
+    heading, orphans = "These engines run on without a gateway, and would be ended:", find_orphans(home)
+    return [heading, orphans_table(orphans)] if orphans else None
+
+
+def _found_by_the_gateway() -> list[str | Table] | None:
     with connect() as client:
         heading, strays = "These processes belong to no engine, and would be ended:", client.listing("/strays")
     return [heading, strays_table(strays)] if strays else None
 
 
-def prune_here(*, keep_ended: bool = False) -> Mapping[str, Any]:
-    """Have the gateway do it; or do it, where there is none. With ``keep_ended`` no engine leaves the list."""
-    home = Home.from_environment(os.environ)
-    if not has_gateway(home, os.environ):
-        return _without_a_gateway(home)
-    with connect() as client, Activity("ending what nobody watches"):
+def prune_by(gateway: Client, *, keep_ended: bool = False) -> Mapping[str, Any]:
+    """Have the gateway do it. With ``keep_ended`` no engine leaves the list."""
+    with gateway as client, Activity("ending what nobody watches"):
         return client.post("/prune", {"keep_ended": keep_ended}, patience_seconds=PATIENCE_SECONDS)
 
 
-def _without_a_gateway(home: Home) -> Mapping[str, Any]:
+def prune_in(home: Home) -> Mapping[str, Any]:
+    """Do it, where no gateway runs on ``home``."""
     import trio
 
     from stoker.supervise import lock

@@ -10,7 +10,7 @@ from typing import Any
 
 from stoker import __version__, config, environments
 from stoker.cli.checks.finding import Finding, What, fail, ok, warn
-from stoker.cli.client import connect
+from stoker.cli.client import connect_to
 from stoker.cli.configured import require_fit
 from stoker.cli.finding import RunningGateway
 from stoker.cli.invocation import program
@@ -116,14 +116,14 @@ def interpreter(name: str, python: Path, remedy: str) -> Finding:
     return ok(what, f"{python} runs", of=name)
 
 
-def gateway(running: RunningGateway | None) -> tuple[Finding, Mapping[str, Any] | None]:
+def gateway(home: Home, running: RunningGateway | None) -> tuple[Finding, Mapping[str, Any] | None]:
     """Whether it answers, as what it should be; with what it says of the GPUs."""
     what = What.GATEWAY
     if running is None:
         return ok(what, "none runs on this folder"), None
     where = f"{running.url} (pid {running.pid}, version {running.version})"
     try:
-        with connect() as client:
+        with connect_to(home, running) as client:
             status = client.get("/status")
             gpus = client.get("/gpu")
     except StokerError as error:
