@@ -20,6 +20,7 @@ from stoker.cli.checks import home as folder
 from stoker.cli.finding import read_gateway
 from stoker.cli.plugins import load_plugins
 from stoker.home import Home
+from stoker.model import Stray
 from stoker.settings import GatewaySettings, Settings
 from tests.gpu.driver import Driver, driver, library
 
@@ -217,6 +218,18 @@ def test_a_gateway_that_does_not_answer(running: Shell, call: Call, monkeypatch:
     assert call("doctor", "--json").code == 0
     away = attrs.evolve(gateway, url=NOBODY)
     assert failed(fleet.gateway(running.home, away)[0], "does not answer", "gateway logs")
+
+
+def test_who_does_not_see_what_nobody_watches_is_not_asked_about_it(
+    here: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With standard output in a file or a pager it asked whether to end what stood there."""
+    one = Stray(pid=1, engine_id="lost", began_at=0.0, command="sleep")
+    monkeypatch.setattr("stoker.cli.doctor._found", lambda _: [one])
+    monkeypatch.setattr("stoker.cli.doctor.can_ask", lambda: True)
+    told = here("doctor")
+    assert (told.code, told.err) == (1, "")
+    assert "to end them: " in told.out
 
 
 # All of it

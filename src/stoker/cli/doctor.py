@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,7 +138,7 @@ def _page(findings: list[Finding], strays: list[dict[str, Any]], running: Runnin
 
 
 def _agrees(count: int) -> bool:
-    if not can_ask():
+    if not (can_ask() and sys.stdout.isatty()):  # what it would be asked about went elsewhere
         print(f"\nto end them: {program()} engine prune")
         return False
     return agrees(f"\nEnd {'it' if count == 1 else f'these {count}'}?")
