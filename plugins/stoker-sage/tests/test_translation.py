@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import time
+
 import pytest
 from cyclopts import App
 
@@ -84,9 +87,14 @@ def test_an_address_is_whole_where_half_of_it_is_said() -> None:
 def test_a_shell_that_completes_the_id_of_an_engine_hears_nothing_where_no_gateway_answers(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("STOKER_URL", "http://127.0.0.1:9")
+    """One that took the connection and said nothing held up the shell for half a minute."""
     stoker = App(name="stoker", result_action="return_value")
     [sage] = stoker_register_commands(stoker)
     stoker.command(sage)
-    stoker(["__complete", "sage", "llm", "engine", "stop", ""])
-    assert capsys.readouterr() == ("\n\x1fbegin\n", "")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for port in (9, silent.getsockname()[1]):
+            monkeypatch.setenv("STOKER_URL", f"http://127.0.0.1:{port}")
+            began = time.monotonic()
+            stoker(["__complete", "sage", "llm", "engine", "stop", ""])
+            assert capsys.readouterr() == ("\n\x1fbegin\n", "")
+            assert time.monotonic() - began < 20, "it waits a second"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from threading import Timer
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
@@ -14,6 +15,8 @@ from stoker_sage.translation import EMBEDDED, RUNTIME_VARIABLE, address, engine_
 
 if TYPE_CHECKING:
     from cyclopts.completion import CompletionContext
+
+PATIENCE_SECONDS = 1.0
 
 Call = Callable[[Sequence[str]], object]
 Port = Annotated[int | None, Parameter(("--port", "-p"), help="The port to listen on; else 8000.")]
@@ -32,13 +35,18 @@ def make_app(cli: App) -> App:
 
 
 def _engine_ids(_: CompletionContext) -> list[tuple[str, str]]:
-    """What a shell completes; nothing where no gateway answers."""
+    """What a shell completes; nothing where no gateway answers soon: somebody has pressed a key and waits."""
     from stoker.client import UnifiedInferenceClient
 
     try:
         with UnifiedInferenceClient.create() as client:
-            return [(each.engine_id, f"{each.state}, {each.model}") for each in client.engines()]
-    except StokerError:
+            patience = Timer(PATIENCE_SECONDS, client.close)
+            patience.start()
+            try:
+                return [(each.engine_id, f"{each.state}, {each.model}") for each in client.engines()]
+            finally:
+                patience.cancel()
+    except (StokerError, RuntimeError):  # that of a client that was closed
         return []
 
 
