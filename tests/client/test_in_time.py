@@ -117,6 +117,38 @@ def test_a_question_before_the_question_counts_too(create: Create) -> None:
         assert time.monotonic() - began < 0.3 + SLACK_SECONDS
 
 
+@contextlib.contextmanager
+def hesitating(before_seconds: float, between_seconds: float) -> Iterator[str]:
+    """A server that takes its time to name its model, and again between two events of its one stream."""
+    models = b'{"object": "list", "data": [{"id": "m", "kind": "llm"}]}'
+    head = b"HTTP/1.1 200 OK\r\nconnection: close\r\n"
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                with server.accept()[0] as connection:
+                    if connection.recv(65536).startswith(b"GET /v1/models"):
+                        time.sleep(before_seconds)
+                        connection.sendall(head + b"content-type: application/json\r\n\r\n" + models)
+                    else:
+                        connection.sendall(head + b"content-type: text/event-stream\r\n\r\n" + EVENT)
+                        time.sleep(between_seconds)
+                        connection.sendall(EVENT + b"data: [DONE]\n\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        pool.submit(serve)
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+
+
+def test_what_was_used_up_before_a_stream_began_is_not_taken_from_the_time_between_its_events(create: Create) -> None:
+    """It was: what was left of the time-out then remained the limit of every read."""
+    with hesitating(1.0, 0.8) as url, create(url, timeout=1.5) as client:
+        assert list(client.chat("hi", stream=True)) == ["one", "one"]
+
+
 # An interrupt, and an end by another thread
 
 INTERRUPTED = """

@@ -22,7 +22,7 @@ from tests import loopback
 from tests.e2e.running import HANG_GUARD_SECONDS, Program, running, until
 
 CHAT = "/v1/chat/completions"
-BUSY_SECONDS = 10.0  # what is told apart is late and never
+BUSY_SECONDS = 4.0
 FAKE = (*COMMAND, "--host", "{host}", "--port", "{port}", "--model", "{model}")
 QUICK: Mapping[str, Any] = {
     "probe_interval_seconds": 0.2,

@@ -106,7 +106,7 @@ class AsyncShell:
     async def _send(self, send: Send) -> Outcome:
         http = self._door_of(send.request)
         try:
-            request = http.build_request(**parts_of(send.request, send.timeout_seconds))
+            request = http.build_request(**parts_of(send.request, send.silence_seconds))
             with anyio.fail_after(send.timeout_seconds):
                 response = await http.send(request, stream=True)
                 try:

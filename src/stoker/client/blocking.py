@@ -118,7 +118,7 @@ class BlockingShell:
     def _send(self, send: Send) -> Outcome:
         http, deadline = self._door_of(send.request), _deadline(send.timeout_seconds)
         try:
-            request = http.build_request(**parts_of(send.request, send.timeout_seconds))
+            request = http.build_request(**parts_of(send.request, send.silence_seconds))
             with self._lines.until(deadline):
                 response = http.send(request, stream=True)
                 try:

@@ -44,6 +44,11 @@ class Send:
     stream: bool = False
     between_seconds: float | None = None
 
+    @property
+    def silence_seconds(self) -> float | None:
+        """How long nothing at all may come: the most that either of the two allows."""
+        return self.between_seconds if self.stream else self.timeout_seconds
+
 
 @attrs.frozen
 class Close:

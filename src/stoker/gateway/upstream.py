@@ -88,7 +88,7 @@ class UpstreamPool:
             length=len(body),
         )
         connection = self._take(base_url)
-        crossed: NoAnswer | None = None
+        crossed = ""
         try:
             if connection is not None:
                 carried(connection)
@@ -98,7 +98,7 @@ class UpstreamPool:
                 except NoAnswer as broken:
                     if self._clock() - sent_at > CROSSING_SECONDS:
                         raise
-                    crossed = broken
+                    crossed = str(broken)
                     connection.close()  # the engine closed it in the moment in which it was used again
                 else:
                     return connection
@@ -111,13 +111,13 @@ class UpstreamPool:
             raise
         return connection
 
-    async def _dial(self, origin: Origin, crossed: NoAnswer | None) -> Channel | SecureTransport:
+    async def _dial(self, origin: Origin, crossed: str) -> Channel | SecureTransport:
         """As the dialler does; but where a close ``crossed`` the request, the engine may have seen it nevertheless."""
         try:
             return await self._dialler.dial(origin)
         except NotConnected:
-            if crossed is not None:
-                raise crossed from None
+            if crossed:
+                raise NoAnswer(crossed) from None
             raise
 
     def give_back(self, base_url: str, connection: Connection) -> None:

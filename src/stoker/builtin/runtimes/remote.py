@@ -63,7 +63,8 @@ def base_url(url: str) -> str:
 
 def _check_url(url: str | None) -> Sequence[str]:
     if not url:
-        return ['there is no url; give one: url = "http://127.0.0.1:9001"']
+        by_hand = "by hand: stoker engine register URL --model MODEL"
+        return [f'there is no url; give one: url = "http://127.0.0.1:9001" ({by_hand})']
     try:
         parts = urlsplit(url)
         port_is_wrong = parts.port == 0
