@@ -47,6 +47,7 @@ def test_engines_are_listed_for_people_and_for_programs(call: Call) -> None:
     engines = {info["engine_id"]: info for info in call("engine", "list", "--json").json}
     assert engines["one"]["names"] == ["one", "uno"]
     assert engines["two"]["kind"] == "embedding"
+    assert engines["one"]["state_since"] == engines["one"]["ready_at"]
     head, *rows = call("engine", "list").out.splitlines()
     assert head.split()[:5] == ["ENGINE", "MODEL", "RUNTIME", "KIND", "STATE"]
     assert re.match(r"one +one +command +llm +READY +\d+ s +0/4 ", rows[0])

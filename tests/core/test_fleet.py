@@ -67,6 +67,23 @@ def test_a_start_is_launched_and_ready_with_its_first_answered_probe() -> None:
     assert next_deadline(story.fleet) is None
 
 
+def test_it_is_known_since_when_it_is_as_it_is() -> None:
+    """The listing once said of an engine that had just died since when it had been READY."""
+    story = Story()
+    story.now = 5.0
+    story.ready()
+    assert story.engine.state_since == 5.0
+    story.tell(e.ProbeFailed("a", 1, "refused"), after=10)
+    assert story.engine.state_since == 5.0
+    story.now = 20.0
+    story.exited()
+    assert (story.engine.state, story.engine.state_since) == (EngineState.ERROR, 20.0)
+    story.stopped()
+    story.wait_for_deadline()
+    assert (story.engine.state, story.engine.state_since) == (EngineState.STARTING, story.now)
+    assert describe(story.engine, Activity(), epoch=1000.0).state_since == round(1000.0 + story.now, 3)
+
+
 def test_failed_probes_while_starting_do_not_count_until_the_time_is_up() -> None:
     story = Story()
     story.launched()

@@ -29,7 +29,7 @@ COLUMNS = (
     Column("GPUS", Fit.WHOLE, spare=2),
     "DETAIL",
 )
-TIMES = ("created_at", "ready_at", "last_heartbeat", "restart_at")
+TIMES = ("state_since", "created_at", "ready_at", "last_heartbeat", "restart_at")
 
 
 def listing(*, as_json: AsJson = False, watch: Watch = False) -> None:
@@ -72,7 +72,7 @@ def _row(info: Mapping[str, Any]) -> tuple[object, ...]:
         info["runtime"],
         info["kind"],
         info["state"],
-        ago(info.get("ready_at") or info.get("created_at")).removesuffix(" ago"),
+        ago(info.get("state_since")).removesuffix(" ago"),
         f"{active}/{limit}" if limit else active,
         len(info.get("gpus") or ()),
         detail(info),

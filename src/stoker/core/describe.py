@@ -30,6 +30,7 @@ def describe(engine: Engine, activity: Activity, epoch: float) -> EngineInfo:
         pid=engine.endpoint.pid,
         gpus=engine.endpoint.gpus,
         created_at=round(epoch + engine.created_at, 3),
+        state_since=wall(engine.state_since),
         ready_at=wall(engine.ready_at),
         last_heartbeat=wall(engine.last_heartbeat),
         consecutive_failures=engine.consecutive_failures,

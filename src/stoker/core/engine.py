@@ -25,7 +25,8 @@ class Phase(enum.Enum):
 class Engine:
     """One engine and everything that is known of it. Times are monotonic seconds.
 
-    While it waits for GPUs it has no ``startup_deadline``; ``refused`` says that it waits because they are not free.
+    ``state_since`` is when its state last changed. While it waits for GPUs it has no ``startup_deadline``; ``refused``
+    says that it waits because they are not free.
     ``progress`` is of its last start. ``was_ready`` says that its process was READY under an earlier Stoker.
     """
 
@@ -35,6 +36,7 @@ class Engine:
     state: EngineState
     created_at: float
     incarnation: int
+    state_since: float = attrs.field(default=attrs.Factory(lambda new: new.created_at, takes_self=True))
     was_ready: bool = False
     phase: Phase = Phase.LAUNCHING
     reason: str = ""

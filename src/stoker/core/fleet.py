@@ -37,24 +37,24 @@ def step(fleet: Fleet, event: e.Event, now: float) -> tuple[Fleet, Commands]:
         return _time_passed(fleet, now)
     engine = fleet.get(event.engine_id)
     if isinstance(event, e.StartRequested):
-        return _put(fleet, event.engine_id, start(fleet, engine, event, now))
+        return _put(fleet, event.engine_id, start(fleet, engine, event, now), now)
     if isinstance(event, e.EngineAdopted | e.EngineKept):
         if engine is not None:
             raise IllegalTransition(f"{type(event).__name__} for {event.engine_id!r}, which is in the fleet already")
         taken_back = adopted(event, now) if isinstance(event, e.EngineAdopted) else kept(event, now)
-        return _put(fleet, event.engine_id, taken_back)
+        return _put(fleet, event.engine_id, taken_back, now)
     if engine is None:
         if isinstance(event, e.StopRequested | e.SpecUpdated):
             raise IllegalTransition(f"{type(event).__name__} for {event.engine_id!r}, which is not in the fleet")
         return fleet, NO_COMMANDS  # the last words of an engine that was forgotten
     if isinstance(event, e.StopRequested):
-        return _put(fleet, engine.engine_id, stop(fleet, engine, event, now))
+        return _put(fleet, engine.engine_id, stop(fleet, engine, event, now), now)
     if isinstance(event, e.SpecUpdated):
         return fleet.having(updated(engine, event)), NO_COMMANDS
     if event.incarnation != engine.incarnation or engine.phase is Phase.NONE:
         return fleet, NO_COMMANDS  # of a dead incarnation
     handler = _HANDLERS[type(event)]
-    return _put(fleet, engine.engine_id, handler(fleet, engine, event, now))
+    return _put(fleet, engine.engine_id, handler(fleet, engine, event, now), now)
 
 
 def next_deadline(fleet: Fleet) -> float | None:
@@ -85,14 +85,19 @@ def _time_passed(fleet: Fleet, now: float) -> tuple[Fleet, Commands]:
             outcome = stop_process(attrs.evolve(engine, reason="stopping: the drain time is over"))
         else:
             outcome = launch(fleet, engine, Trigger.RESTART_DUE, now, attempts=engine.attempts)
-        fleet, more = _put(fleet, engine.engine_id, outcome)
+        fleet, more = _put(fleet, engine.engine_id, outcome, now)
         commands.extend(more)
     return fleet, tuple(commands)
 
 
-def _put(fleet: Fleet, engine_id: str, outcome: Outcome) -> tuple[Fleet, Commands]:
+def _put(fleet: Fleet, engine_id: str, outcome: Outcome, now: float) -> tuple[Fleet, Commands]:
     engine, commands = outcome
-    return (fleet.without(engine_id) if engine is None else fleet.having(engine)), commands
+    if engine is None:
+        return fleet.without(engine_id), commands
+    before = fleet.get(engine_id)
+    if before is not None and before.state is not engine.state:
+        engine = attrs.evolve(engine, state_since=now)
+    return fleet.having(engine), commands
 
 
 _Handler = Callable[[Fleet, Engine, Any, float], Outcome]

@@ -104,7 +104,10 @@ class StartProgress:
 
 @attrs.frozen(kw_only=True)
 class EngineInfo:
-    """An engine as the management interface shows it. Times are seconds since the Unix epoch."""
+    """An engine as the management interface shows it. Times are seconds since the Unix epoch.
+
+    ``state_since`` is when its state last changed, as far as this run of Stoker saw it.
+    """
 
     engine_id: str
     model: str
@@ -130,6 +133,7 @@ class EngineInfo:
     last_error: str | None
     last_exit: str | None
     metadata: Mapping[str, Any]
+    state_since: float | None = None
     policy: str | None = None
     asleep: bool = False
     adapters: tuple[str, ...] = ()
