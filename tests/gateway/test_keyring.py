@@ -149,6 +149,14 @@ def test_nothing_but_a_key_that_is_there_opens(ring: KeyRing, fields: Mapping[by
     assert ring.refusals["invalid_api_key"] == 1
 
 
+def test_who_sends_a_wrong_key_is_told_so_and_not_that_one_is_needed(ring: KeyRing) -> None:
+    ring.replace([key()])
+    for fields, wrong in (({}, False), ({b"authorization": b"Basic eDp5"}, False), (bearer(text_of("cd34")), True)):
+        for answer in (ring.knock(Request(fields)), ring.admit(fields, ADMIN, always=True)):
+            assert isinstance(answer, Answer)
+            assert (b"the key that was sent is none of this gateway's" in answer.body) is wrong
+
+
 @pytest.mark.parametrize(
     "fields",
     [

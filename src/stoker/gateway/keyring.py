@@ -35,6 +35,7 @@ _MISSING = (
     "this needs an API key: send 'Authorization: Bearer KEY'; whoever runs the gateway makes one with "
     "`stoker key create`"
 )
+_UNKNOWN = "the key that was sent is none of this gateway's"
 
 
 class Knocking(Protocol):
@@ -88,7 +89,7 @@ class KeyRing:
             return self._anyone
         if request.edition is not self._edition:
             request.edition, request.caller = self._edition, self.whose(request.fields)
-        return self._admitted(request.caller, INFERENCE, _MISSING)
+        return self._admitted(request.caller, INFERENCE, request.fields)
 
     def admit(
         self, fields: Fields, scopes: frozenset[Scope], *, always: bool = False, missing: str = _MISSING
@@ -99,14 +100,14 @@ class KeyRing:
         """
         if not (self.closed or always):
             return self._anyone
-        return self._admitted(self.whose(fields), scopes, missing)
+        return self._admitted(self.whose(fields), scopes, fields, missing)
 
     def reach(self, caller: Caller, fields: Fields) -> Reach | Answer:
         """Whose conversations ``caller`` may see, or why none. In an open gateway: those that nobody's key began."""
         if not self.closed:
             admin = self.whose(fields)
             return Reach(owner="", sees_all=admin is self._admin)
-        admitted = self._admitted(caller, SESSIONS, _MISSING)
+        admitted = self._admitted(caller, SESSIONS, fields)
         if isinstance(admitted, Answer):
             return admitted
         return Reach(owner="" if caller.key is None else caller.key.key_id, sees_all=Scope.ADMIN in caller.scopes)
@@ -146,9 +147,12 @@ class KeyRing:
             return caller if hmac.compare_digest(digest_of(secret), caller.key.digest) else None
         return self._admin if self._is_admin(secret) else None
 
-    def _admitted(self, caller: Caller | None, scopes: frozenset[Scope], missing: str) -> Caller | Answer:
+    def _admitted(
+        self, caller: Caller | None, scopes: frozenset[Scope], fields: Fields, missing: str = _MISSING
+    ) -> Caller | Answer:
         if caller is None:
-            return self._refuse(Code.INVALID_API_KEY, missing)
+            came = f"{_UNKNOWN}; " if secret_in(fields) else ""
+            return self._refuse(Code.INVALID_API_KEY, came + missing)
         key = caller.key
         if key is not None and not key.is_active(self._wall()):
             return self._refuse_inactive(key)
