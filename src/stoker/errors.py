@@ -44,6 +44,9 @@ class ConfigError(StokerError):
     def __init__(self, source: str, mistakes: Sequence[Mistake]) -> None:
         self.source = source
         self.mistakes = tuple(mistakes)
+        if len(self.mistakes) == 1 and not self.mistakes[0].path:
+            super().__init__(f"{source}: {self.mistakes[0]}")
+            return
         lines = "".join(f"\n  {mistake}" for mistake in self.mistakes)
         count = len(self.mistakes)
         super().__init__(f"{source}: {count} mistake{'s' if count != 1 else ''}{lines}")

@@ -108,8 +108,8 @@ def test_a_wrong_command_line_is_refused_with_2(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["up", "--listen", "8000"], "--listen: 1 mistake\n  must be"),
-        (["engine", "start", "m", "--env", "A"], "--env: 1 mistake\n  must be KEY=VALUE, not 'A'"),
+        (["up", "--listen", "8000"], "--listen: must be"),
+        (["engine", "start", "m", "--env", "A"], "--env: must be KEY=VALUE, not 'A'"),
     ],
 )
 def test_a_wrong_value_of_an_option_is_refused_with_2(arguments: list[str], says: str, here: Call) -> None:
@@ -156,7 +156,7 @@ def test_check_without_a_file_says_so(here: Call) -> None:
     assert "there is no stoker.toml" in here("config", "check").err
     missing = here("config", "check", "-c", "nosuch.toml")
     assert missing.code == 1
-    assert "nosuch.toml: 1 mistake\n  there is no such file" in missing.err
+    assert "nosuch.toml: there is no such file" in missing.err
 
 
 def test_show_prints_what_can_be_read_again(shell: Shell, here: Call) -> None:

@@ -93,7 +93,7 @@ def _question(message: str | None) -> str:
     if message is None:
         message = "" if sys.stdin is None else sys.stdin.buffer.read().decode(errors="replace")
     if not message.strip():
-        raise ConfigError("--message", [Mistake("", "or standard input must have a question in it")])
+        raise ConfigError("--message", [Mistake("", "it must have a question in it, where standard input has none")])
     return sound(message)
 
 

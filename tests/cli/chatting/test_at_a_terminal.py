@@ -114,7 +114,7 @@ def test_a_question_that_can_not_be_answered_is_an_error(shell: Shell, tmp_path:
     for arguments, text, code, why in (
         (("on", "-m", "hello"), "", 1, "one"),
         (("-m", "hello"), "", 1, "there are several models, say which: one, two"),
-        (("one",), " \n", 2, "standard input must have a question in it"),
+        (("one",), " \n", 2, "--message: it must have a question in it, where standard input has none"),
         (("one", "-m", "x", "--session", "sess_0"), "", 1, "there is no session 'sess_0'"),
         (("one", "-m", "x", "--session", "s", "--new-session", "t"), "", 2, "one too many"),
     ):
