@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.abc import MetaPathFinder
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
@@ -57,8 +57,10 @@ class Accelerators:
         return "msgspec" if self.msgspec else "json"
 
 
-def load(environ: Mapping[str, str], cache: Path | None = None) -> Accelerators:
-    """Import what there is; in the one file, unpack it first. Never raises: what is missing is logged, and why.
+def load(
+    environ: Mapping[str, str], cache: Path | None = None, *, warn: Callable[[str], None] = log.warning
+) -> Accelerators:
+    """Import what there is; in the one file, unpack it first. Never raises: what is missing ``warn`` is told, and why.
 
     ``STOKER_PURE_PYTHON=1`` in ``environ`` turns all of it off. ``cache`` is the folder to unpack into, else ``stoker``
     in the user's cache folder (XDG_CACHE_HOME, ``~/.cache``). Blocks: call it in a thread, or before the loop runs.
@@ -75,7 +77,7 @@ def load(environ: Mapping[str, str], cache: Path | None = None) -> Accelerators:
         except ImportError as error:
             missing[name] = str(error)
     if missing:
-        log.warning("slower without %s: %s", " and ".join(missing), obstacle or "; ".join(missing.values()))
+        warn(f"slower without {' and '.join(missing)}: {obstacle or '; '.join(missing.values())}")
     return Accelerators(**found)
 
 

@@ -55,6 +55,15 @@ def test_an_old_python() -> None:
     assert failed(machine.python((3, 9, 2), "/usr/bin/python3"), "3.9.2", "3.11 or newer")
 
 
+def test_a_missing_module_is_told_of_in_its_line_alone(
+    here: Call, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log had it too, on standard error, in other words."""
+    monkeypatch.setitem(sys.modules, "httptools", None)
+    assert "a gateway is slower without httptools" in here("doctor").out
+    assert not caplog.records
+
+
 def test_modules_that_are_missing() -> None:
     assert machine.native((), "").verdict is Verdict.OK
     assert machine.native(("httptools",), "1").verdict is Verdict.OK
