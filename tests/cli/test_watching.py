@@ -190,3 +190,13 @@ def test_what_plugins_bring_is_watched_too(arguments: list[str], shell: Shell) -
     assert json.loads(next_line(process))
     result = interrupt(process)
     assert (result.code, result.err) == (0, "")
+
+
+def test_the_line_that_stoker_wrote_into_its_log_is_not_what_an_engine_does(running: Shell, call: Call) -> None:
+    """ "starting slow (0 s) --- stoker: slow, incarnation 3: /…" stood there until the engine printed something."""
+    with removed_after(call, "slow"):
+        silent = ["--", "sh", "-c", "sleep 600", "sh", "{port}"]
+        with terminal(running, "engine", "start", "slow", "--runtime", "command", *silent) as screen:
+            until(lambda: "starting slow (1 s)" in screen.drawn, "a second has passed")
+            screen.process.send_signal(signal.SIGINT)
+        assert "--- stoker" not in screen.drawn

@@ -17,7 +17,7 @@ PAUSE_SECONDS = 0.3
 RESUMED_LINES = 300
 REMEMBERED = 2000  # characters
 # What Stoker writes into an engine's log before each of its starts
-_HEADING = re.compile(r"^--- stoker: (?P<engine>\S+), incarnation (?P<number>\d+): ")
+HEADING = re.compile(r"^--- stoker: (?P<engine>\S+), incarnation (?P<number>\d+): ")
 
 
 def follow(engine_id: str, tail: int) -> None:
@@ -66,7 +66,7 @@ class Printer:
         sys.stdout.write(text)
         sys.stdout.flush()
         for line in lines if live else ():
-            if heading := _HEADING.match(line):
+            if heading := HEADING.match(line):
                 warn(f"stoker: {heading['engine']} is started again (incarnation {heading['number']})")
 
 

@@ -15,6 +15,7 @@ from stoker.cli.activity import Activity, warn
 from stoker.cli.client import Client, connect, engine_path
 from stoker.cli.completing import completing
 from stoker.cli.engine import drain_order
+from stoker.cli.following import HEADING
 from stoker.cli.invocation import program
 from stoker.cli.options import AsJson, EngineId
 from stoker.cli.output import print_json
@@ -224,7 +225,8 @@ def _tell(client: Client, engine_id: str, activity: Activity) -> None:
     """How far it is; where its log tells nothing that anybody understands, the last line of that."""
     info = client.get(engine_path(engine_id))
     if (progress := info.get("progress")) is None:
-        activity.update(_last_words(client, engine_id))
+        words = _last_words(client, engine_id)
+        activity.update("" if HEADING.match(words) else words)
         return
     activity.say(f"{engine_id}: {progress['phase']}")
     activity.update(info["reason"], progress["fraction"])
