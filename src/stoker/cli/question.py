@@ -88,7 +88,7 @@ class Question:
             f"from openai import OpenAI; print(OpenAI(base_url='{url}/v1', api_key='none')"
             f".embeddings.create(model='{embedding}', input='Hello').data[0].embedding[:4])"
         )
-        print(f"The gateway answers at {url}/v1 as OpenAI's API would. Three lines to try next:\n")
+        print(f"The gateway answers at {url}/v1 as OpenAI's API would.\nThree lines to try next:\n")
         print(f"  curl {url}/v1/chat/completions -H 'content-type: application/json' -d '{message}'")
         print(f'  python3 -c "{python}"')
         print(f"  {program()} status\n\nCtrl-C stops it all.", flush=True)

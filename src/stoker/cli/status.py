@@ -25,7 +25,7 @@ COUNTED: Mapping[str, str] = MappingProxyType(
     {
         "errors": "failed",
         "stream_errors": "broke off in the middle",
-        "refused": "were refused",
+        "refused": "met with a refusal",
         "retries": "had another attempt",
     }
 )
