@@ -164,7 +164,7 @@ def walk(person: Person) -> Iterator[subprocess.CompletedProcess[str]]:
     if CURL is None:
         pytest.skip("there is no curl; install it")
     try:
-        yield person.type(typed("## The walk-through"))
+        yield person.type(typed("## The walk-through") + typed("cd plugins/stoker-sage"), person.clone)
     finally:
         stopped = person.type("sage gateway stop")
     assert stopped.returncode == 0, stopped.stderr

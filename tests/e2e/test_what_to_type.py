@@ -28,7 +28,7 @@ SECONDS = 60
 
 NEVER_TYPED: Mapping[str, str] = {
     r"docs/how-to/write-a-plugin\.md .*": "tests/meta/test_write_a_plugin.py follows that page from its beginning",
-    r"plugins/stoker-sage/README\.md (sage|curl|python) .*": "tests/e2e/test_sage.py walks through it",
+    r"plugins/stoker-sage/README\.md (cd|sage|curl|python) .*": "tests/e2e/test_sage.py walks through it",
     r"docs/how-to/run-vllm\.md stoker engine (adapter|sleep|wake) .*": "vLLM: tests/engines/test_vllm_features.py",
     r"docs/how-to/chat-in-a-terminal\.md stoker chat qwen( --\S*session .*)?": "takes a terminal: tests/cli/chatting",
     r".* --run demo": "fetches models: tests/e2e/test_one_file.py runs it",
