@@ -13,13 +13,14 @@ import sys
 import termios
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import attrs
 
 from tests.cli.conftest import SECONDS, Shell
 from tests.e2e.running import until
 
-CTRL_C, CTRL_D = "\x03", "\x04"
+CTRL_A, CTRL_C, CTRL_D = "\x01", "\x03", "\x04"
 QUOTED = "\x16"  # Ctrl-V: the next key is meant as it is
 
 
@@ -36,6 +37,15 @@ class Typist:
     def type(self, text: str) -> None:
         """Press these keys."""
         os.write(self._end, text.encode())
+
+    @property
+    def modes(self) -> list[Any]:
+        """How the terminal takes keys, as termios has it."""
+        return termios.tcgetattr(self._end)
+
+    @modes.setter
+    def modes(self, modes: list[Any]) -> None:
+        termios.tcsetattr(self._end, termios.TCSANOW, modes)
 
     def enter(self, *lines: str) -> None:
         """Type lines, each at a prompt."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import signal
 import stat
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from tests import loopback
 from tests.cli.conftest import NOBODY, Shell, fake_engine_toml, interrupt
 from tests.e2e.running import until
 
-from .terminal import CTRL_C, CTRL_D, QUOTED, Typist, at_a_terminal
+from .terminal import CTRL_A, CTRL_C, CTRL_D, QUOTED, Typist, at_a_terminal
 
 QUICK: Mapping[str, Any] = {"probe_interval_seconds": 0.2, "restart_base_seconds": 0.1, "restart_cap_seconds": 0.5}
 
@@ -190,6 +193,26 @@ def test_ctrl_c_clears_the_line_and_twice_ends_it(shell: Shell) -> None:
         typist.type(CTRL_C)
         assert typist.ends() == 130
     assert bodies(shell, "one")[-1]["messages"] == [{"role": "user", "content": "but this"}]
+
+
+def test_a_line_is_edited_on_after_ctrl_z_and_fg(shell: Shell) -> None:
+    """The shell gives the terminal back as it is for commands: keys came out as ^A and ^[[D, and the line was gone."""
+    with at_a_terminal(shell, "one", "--max-tokens", "3") as typist:
+        typist.until_prompt()
+        editing = typist.modes
+        typist.type("two thre")
+        typist.until("two thre")
+        typist.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, typist.process.pid, os.WSTOPPED | os.WNOWAIT)
+        cooked = [*editing]
+        cooked[3] |= termios.ICANON | termios.ECHO
+        typist.modes = cooked
+        typist.process.send_signal(signal.SIGCONT)
+        typist.until("> two thre")
+        until(lambda: typist.modes == editing, "keys are its own again")
+        typist.type(f"e{CTRL_A}one \n")
+        assert "\none two three\n" in typist.until("engine one")
+        ends_well(typist)
 
 
 def test_models_are_listed_switched_and_suggested(shell: Shell) -> None:

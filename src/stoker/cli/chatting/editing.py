@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+import re
+import signal
+import sys
+import termios
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
+from typing import Any
 
 import attrs
 
@@ -23,7 +29,11 @@ class Lines:
 
     def read(self, prompt: str) -> str:
         """The next line. Raises EOFError for Ctrl-D, and KeyboardInterrupt."""
-        return input(f"\001\033[1m\002{prompt}\001\033[0m\002" if self.styled and self._readline else prompt)
+        if self._readline is None:
+            return input(prompt)
+        prompt = f"\001\033[1m\002{prompt}\001\033[0m\002" if self.styled else prompt
+        with _drawn_again_after_a_stop(self._readline, prompt):
+            return input(prompt)
 
     def remember(self, line: str) -> None:
         """Keep a line in the history, unless it is the last one again, empty, or begins with a space."""
@@ -60,6 +70,32 @@ def open_lines(history: Path, *, styled: bool, dumb: bool, complete: Callable[[s
     except OSError:
         return Lines(styled, readline)
     return Lines(styled, readline, history)
+
+
+@contextlib.contextmanager
+def _drawn_again_after_a_stop(readline: ModuleType, prompt: str) -> Iterator[None]:
+    """Go on editing the line after Ctrl-Z and ``fg``: Python's readline leaves the terminal as the shell had it.
+
+    Only the main thread may use it, as only there signals have handlers.
+    """
+    visible = re.sub("[\001\002]", "", prompt)  # without readline's marks of what takes no room
+    modes: list[list[Any]] = []
+
+    def remember() -> None:
+        modes[:] = [termios.tcgetattr(sys.stdin)]
+
+    def go_on(_signal: int, _frame: FrameType | None) -> None:
+        if modes:
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, modes[0])
+            print(f"\r{visible}{readline.get_line_buffer()}", end="", flush=True)
+
+    readline.set_pre_input_hook(remember)  # called when the terminal is as the editing needs it
+    before = signal.signal(signal.SIGCONT, go_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCONT, before)
+        readline.set_pre_input_hook()
 
 
 def _readline() -> ModuleType | None:
