@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import subprocess
@@ -114,6 +115,25 @@ def test_a_program_that_forgets_to_close_ends_all_the_same(here: Program) -> Non
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "one\none\n", "")
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # asyncio tells of what a loop left when it ended
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_client_goes_on_on_another_event_loop(here: Program, direct: bool) -> None:
+    """The second `asyncio.run` of a program got "Event loop is closed" from a connection of the first."""
+    client = AsyncUnifiedInferenceClient.create(default_model="fake", direct=direct)
+
+    async def ask() -> str:
+        return await client.chat("one", max_tokens=1)
+
+    async def ask_and_close() -> str:
+        async with client:
+            return await client.chat("one", max_tokens=1)
+
+    assert [asyncio.run(ask()), asyncio.run(ask()), trio.run(ask), asyncio.run(ask_and_close())] == ["one"] * 4
+    with pytest.raises(RuntimeError, match="closed"):
+        trio.run(ask)
+    gc.collect()
 
 
 # Cancellation, on either event loop

@@ -6,6 +6,7 @@ import contextlib
 from typing import Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 import httpx2
 
 from stoker.client.steps import (
@@ -71,13 +72,27 @@ class AsyncShell:
 
     def __init__(self, doors: Doors) -> None:
         self._doors = doors
-        self.gateway = doors.to_gateway(httpx2.AsyncClient)
+        self._gateway = doors.to_gateway(httpx2.AsyncClient)
         self._engines: dict[bool, httpx2.AsyncClient] = {}
+        self._loop: object = None
+
+    @property
+    def gateway(self) -> httpx2.AsyncClient:
+        """What leads to the gateway, on the event loop that runs."""
+        self._settle()
+        return self._gateway
+
+    def _settle(self) -> None:
+        """Begin anew where another event loop runs than before: connections can't be used, nor closed, on any other."""
+        before, self._loop = self._loop, anyio.lowlevel.current_token()
+        if before not in (None, self._loop) and not self._gateway.is_closed:
+            self._gateway = self._doors.to_gateway(httpx2.AsyncClient)
+            self._engines = {}
 
     async def aclose(self) -> None:
         """Close every connection."""
         with anyio.CancelScope(shield=True):
-            for http in (self.gateway, *self._engines.values()):
+            for http in (self._gateway, *self._engines.values()):
                 await http.aclose()
 
     async def run(self, steps: Steps[T]) -> T:
@@ -143,8 +158,9 @@ class AsyncShell:
         return results
 
     def _door_of(self, request: Request) -> httpx2.AsyncClient:
+        self._settle()
         if not request.to_engine:
-            return self.gateway
+            return self._gateway
         tls = request.url.startswith("https:")
         if tls not in self._engines:
             self._engines[tls] = self._doors.to_engines(httpx2.AsyncClient, tls=tls)
