@@ -53,9 +53,11 @@ def show() -> None:
     """Show how many tokens each model read and wrote."""
     url = os.environ.get("STOKER_URL", "http://127.0.0.1:8000")
     try:
-        answer = httpx2.get(f"{url}/usage").raise_for_status()
+        answer = httpx2.get(f"{url}/usage")
     except httpx2.HTTPError as error:
-        raise StokerError(f"{url}/usage does not answer as it should: {error}") from error
+        raise StokerError(f"no gateway answers at {url}: {error}; start one, or set STOKER_URL") from error
+    if not answer.is_success:
+        raise StokerError(f"{url}/usage answers {answer.status_code}; does the gateway run with this plugin?")
     for model, tokens in answer.json().items():
         print(f"{model}  {tokens}")
 
