@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
 import sqlite3
 import sys
@@ -239,6 +240,22 @@ def test_who_does_not_see_what_nobody_watches_is_not_asked_about_it(
     told = here("doctor")
     assert (told.code, told.err) == (1, "")
     assert "to end them: " in told.out
+
+
+def test_a_gateway_that_hangs_does_not_hang_the_doctor(running: Shell, call: Call) -> None:
+    """It said nothing for minutes: half of one for each thing that it asked."""
+    gateway = read_gateway(running.home)
+    assert gateway is not None
+    os.kill(gateway.pid, signal.SIGSTOP)
+    try:
+        told = call("doctor", "--json")
+    finally:
+        os.kill(gateway.pid, signal.SIGCONT)
+    assert told.code == 1
+    [found] = [each for each in told.json["findings"] if each["what"] == "gateway"]
+    assert "did not answer in 5 s" in found["said"]
+    assert f"kill -9 {gateway.pid}, and then " in found["remedy"]
+    assert told.json["strays"] == []
 
 
 # All of it

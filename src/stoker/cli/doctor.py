@@ -52,7 +52,8 @@ def doctor(
     home = Home.from_environment(os.environ)
     running = read_gateway(home)
     findings = list(examine(home, running, config, plugin_path))
-    strays = _strays(home, running)
+    answers = not any((each.what, each.verdict) == (What.GATEWAY, Verdict.FAIL) for each in findings)
+    strays = _strays(home, running) if answers else []
     if as_json:
         print_json({"findings": [attrs.asdict(each) for each in findings], "strays": strays})
     else:

@@ -23,6 +23,7 @@ from stoker.settings import Settings
 from stoker.supervise import ports, proctable
 
 INTERPRETER_SECONDS = 20.0
+GATEWAY_SECONDS = 5.0  # it has what it is asked for at hand
 OLDEST = "import sys; sys.exit(sys.version_info < (3, 9))"
 
 
@@ -124,10 +125,11 @@ def gateway(home: Home, running: RunningGateway | None) -> tuple[Finding, Mappin
     where = f"{running.url} (pid {running.pid}, version {running.version})"
     try:
         with connect_to(home, running) as client:
-            status = client.get("/status")
+            status = client.get("/status", patience_seconds=GATEWAY_SECONDS)
             gpus = client.get("/gpu")
     except StokerError as error:
-        return fail(what, f"{where} does not answer: {error}", f"see {program()} gateway logs"), None
+        remedy = f"see {program()} gateway logs; if it hangs, kill -9 {running.pid}, and then {program()} gateway start"
+        return fail(what, f"{where} does not answer: {error}", f"{remedy}: its engines run on"), None
     if left_out := status.get("plugins_left_out"):
         return warn(what, f"{where}; plugins left out: {', '.join(left_out)}", f"see {program()} plugin list"), gpus
     if running.version != __version__:
