@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,7 +64,9 @@ def test_a_conversation_is_listed_and_shown_renamed_cleared_and_deleted(url: str
     assert (gone.code, f"there is no session {session_id!r}; see: " in gone.err) == (1, True)
 
 
-def test_one_is_exported_and_imported_again(url: str, call: Call, tmp_path: Path) -> None:
+def test_one_is_exported_and_imported_again(
+    url: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session_id = begin(url, title="To take along")
     file = tmp_path / "session.json"
     assert call("session", "export", session_id, "--output", str(file)).code == 0
@@ -79,6 +82,8 @@ def test_one_is_exported_and_imported_again(url: str, call: Call, tmp_path: Path
     assert call("session", "delete", session_id, copy).code == 0
     back = call("session", "import", str(file), "--json").json
     assert (back["session_id"], back["title"]) == (session_id, "To take along")
+    monkeypatch.setattr("sys.stdin", io.StringIO(printed.out))
+    assert call("session", "import", "-", "--new-id").out.startswith("sess_"), "`-` was refused as an unknown option"
     file.write_text("[]")
     assert "no export" in call("session", "import", str(file)).err
     file.write_text("{")

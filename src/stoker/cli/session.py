@@ -112,7 +112,9 @@ def export(
 
 
 def take_in(
-    file: Annotated[str, Parameter(help="What `session export` wrote; - for standard input.")],
+    file: Annotated[
+        str, Parameter(allow_leading_hyphen=True, help="What `session export` wrote; - for standard input.")
+    ],
     /,
     *,
     new_id: Annotated[
