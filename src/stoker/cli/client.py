@@ -14,6 +14,7 @@ from urllib.parse import quote
 import httpx2
 
 from stoker.cli.finding import Address, RunningGateway, address_of, find_gateway, not_running
+from stoker.cli.invocation import program
 from stoker.errors import ConflictError, NotFoundError, StokerError
 from stoker.home import Home
 from stoker.pinning import pinned, tls_failure
@@ -124,7 +125,7 @@ class Client:
             raise not_running(f"no gateway answers at {url}", named=self.address.named) from error
         except httpx2.TimeoutException as error:
             raise StokerError(
-                f"the gateway at {url} did not answer in {patience_seconds:.0f} s; look at its log"
+                f"the gateway at {url} did not answer in {patience_seconds:.0f} s; {program()} doctor looks at it"
             ) from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise StokerError(
