@@ -84,6 +84,7 @@ def test_a_model_has_the_policy_that_its_engine_was_given(call: Call) -> None:
         ({}, "mine for a, b"),
         ({"models": []}, "mine"),
         ({"failures": {"raised": 2, "slow": 1}}, "mine for a, b (failed 3 times)"),
+        ({"failures": {"raised": 1}}, "mine for a, b (failed once)"),
         ({"in_service": False, "failures": {"slow": 3}}, "mine for a, b (OUT OF SERVICE: too slow; see the log)"),
     ],
 )

@@ -114,3 +114,14 @@ def test_who_asks_for_plain_text_gets_no_code_at_all(
     print_page(page)
     assert "\x1b" not in capsys.readouterr().out
     assert console(stderr=True).color_system is None
+
+
+def test_an_indented_sentence_goes_on_below_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second line of what went wrong lately began at the margin."""
+    be_a_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "40")
+    print_page(["lately", "  smollm2 was restarted once: the runtime is not installed"])
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["lately", "  smollm2 was restarted once: the", "  runtime is not installed"]

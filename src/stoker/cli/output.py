@@ -32,6 +32,11 @@ def cell(value: object) -> str:
     return _CONTROL.sub("�", str(value).rstrip())
 
 
+def times(count: int) -> str:
+    """How often, in words."""
+    return "once" if count == 1 else f"{count} times"
+
+
 def load(told: Mapping[str, Any] | None) -> str:
     """What an engine says of its load, in words."""
     if told is None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 from rich.console import RenderableType
+from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -52,7 +53,8 @@ def drawable(page: Page, room: int) -> list[RenderableType]:
             case Record():
                 drawn.append(_record(block, room))
             case str():
-                drawn.append(Text(block, style=STYLES.get(block, "")))
+                text = block.lstrip(" ")
+                drawn.append(Padding(Text(text, style=STYLES.get(text, "")), (0, 0, 0, len(block) - len(text))))
     return drawn
 
 

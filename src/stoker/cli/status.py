@@ -11,7 +11,7 @@ from stoker.cli.client import Client, connect
 from stoker.cli.engine import detail, in_short
 from stoker.cli.invocation import program
 from stoker.cli.options import AsJson, Watch
-from stoker.cli.output import duration, size
+from stoker.cli.output import duration, size, times
 from stoker.cli.pages import Page, Record
 from stoker.cli.presenting import present
 from stoker.cli.tables import Column, Fit, Table
@@ -128,7 +128,7 @@ def policy_line(policy: Mapping[str, Any]) -> str:
     if not policy["in_service"]:
         return f"{words} (OUT OF SERVICE: too slow; see the log)"
     count = sum(policy["failures"].values())
-    return f"{words} (failed {count} times)" if count else words
+    return f"{words} (failed {times(count)})" if count else words
 
 
 def _gpu_row(each: Mapping[str, Any]) -> tuple[object, ...]:
@@ -152,7 +152,7 @@ def _problems(about: Mapping[str, Any], engines: Sequence[Mapping[str, Any]], gp
         *(f"plugin {name} was left out: {why}" for name, why in about.get("plugins_left_out", {}).items()),
         *([f"GPUs: {gpus['reason']}"] if gpus["gpus"] and gpus["reason"] else []),
         *(
-            f"{each['engine_id']} was restarted {each['restarts']} times: {in_short(each['last_error'])}"
+            f"{each['engine_id']} was restarted {times(each['restarts'])}: {in_short(each['last_error'])}"
             for each in engines
             if each["state"] == "READY" and each["restarts"] and each["last_error"]
         ),
