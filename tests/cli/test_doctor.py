@@ -235,7 +235,7 @@ def test_who_does_not_see_what_nobody_watches_is_not_asked_about_it(
 ) -> None:
     """With standard output in a file or a pager it asked whether to end what stood there."""
     one = Stray(pid=1, engine_id="lost", began_at=0.0, command="sleep")
-    monkeypatch.setattr("stoker.cli.doctor._found", lambda _: [one])
+    monkeypatch.setattr("stoker.supervise.leftovers.find_strays", lambda _: [one])
     monkeypatch.setattr("stoker.cli.doctor.can_ask", lambda: True)
     told = here("doctor")
     assert (told.code, told.err) == (1, "")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -13,9 +14,9 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from stoker import AsyncUnifiedInferenceClient, UnifiedInferenceClient
-from stoker.client import AsyncTextStream
-from tests.e2e.running import Program
-from tests.faults.fleet import engine, fleet
+from stoker.client import AsyncTextStream, ClientError
+from tests.e2e.running import Program, until
+from tests.faults.fleet import change_faults, engine, fake_state, fleet
 
 WAYS = ("blocking", "asyncio", "trio")
 
@@ -124,3 +125,23 @@ def client(here: Program, create: Create) -> Iterator[Any]:
     """A client of the gateway, as people make one."""
     with create() as client:
         yield client
+
+
+def close_while_another_thread_asks(
+    client: UnifiedInferenceClient, info: Mapping[str, Any], *, stream: bool = False
+) -> None:
+    """Ask the engine of ``info``, which hangs, and close the client meanwhile: that ends the asking."""
+    change_faults(info, hang=True)
+
+    def ask() -> Any:
+        with pytest.raises((ClientError, RuntimeError)):
+            client.chat("hi", stream=stream)
+
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            asking = pool.submit(ask)
+            until(lambda: fake_state(info)["active"] == 1, "it is asked")
+            client.close()
+            asking.result(10)
+    finally:
+        change_faults(info, hang=False)

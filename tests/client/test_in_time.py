@@ -12,9 +12,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -24,7 +24,7 @@ from stoker.testing.engines import fake_engine_env
 from tests.e2e.running import Program, until
 from tests.faults.fleet import change_faults, fake_state, info_of
 
-from .conftest import Create
+from .conftest import Create, close_while_another_thread_asks
 
 TIMEOUT_SECONDS = 0.8
 SLACK_SECONDS = 0.5
@@ -48,6 +48,23 @@ ANSWERS = {
 
 
 @contextlib.contextmanager
+def serving(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server whose connections are ``answer``'s, each in a thread. It ends when they have."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(2 * len(ANSWERS) + 1) as pool:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    pool.submit(answer, server.accept()[0])
+
+        pool.submit(serve)
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
 def dripping() -> Iterator[str]:
     """A server that answers as the model's name says, a bit now and then, and then holds its tongue."""
     over = threading.Event()
@@ -68,19 +85,11 @@ def dripping() -> Iterator[str]:
                 connection.sendall(drip)
             over.wait()
 
-    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(2 * len(ANSWERS) + 1) as pool:
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    pool.submit(answer, server.accept()[0])
-
-        pool.submit(serve)
+    with serving(answer) as url:
         try:
-            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+            yield url
         finally:
             over.set()
-            server.shutdown(socket.SHUT_RDWR)
 
 
 def test_whatever_drips_ends_in_time(create: Create) -> None:
@@ -117,30 +126,22 @@ def test_a_question_before_the_question_counts_too(create: Create) -> None:
         assert time.monotonic() - began < 0.3 + SLACK_SECONDS
 
 
-@contextlib.contextmanager
-def hesitating(before_seconds: float, between_seconds: float) -> Iterator[str]:
+def hesitating(before_seconds: float, between_seconds: float) -> AbstractContextManager[str]:
     """A server that takes its time to name its model, and again between two events of its one stream."""
     models = b'{"object": "list", "data": [{"id": "m", "kind": "llm"}]}'
     head = b"HTTP/1.1 200 OK\r\nconnection: close\r\n"
 
-    def serve() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                with server.accept()[0] as connection:
-                    if connection.recv(65536).startswith(b"GET /v1/models"):
-                        time.sleep(before_seconds)
-                        connection.sendall(head + b"content-type: application/json\r\n\r\n" + models)
-                    else:
-                        connection.sendall(head + b"content-type: text/event-stream\r\n\r\n" + EVENT)
-                        time.sleep(between_seconds)
-                        connection.sendall(EVENT + b"data: [DONE]\n\n")
+    def answer(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            if connection.recv(65536).startswith(b"GET /v1/models"):
+                time.sleep(before_seconds)
+                connection.sendall(head + b"content-type: application/json\r\n\r\n" + models)
+            else:
+                connection.sendall(head + b"content-type: text/event-stream\r\n\r\n" + EVENT)
+                time.sleep(between_seconds)
+                connection.sendall(EVENT + b"data: [DONE]\n\n")
 
-    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
-        pool.submit(serve)
-        try:
-            yield f"http://127.0.0.1:{server.getsockname()[1]}"
-        finally:
-            server.shutdown(socket.SHUT_RDWR)
+    return serving(answer)
 
 
 def test_what_was_used_up_before_a_stream_began_is_not_taken_from_the_time_between_its_events(create: Create) -> None:
@@ -205,22 +206,7 @@ def test_an_interrupt_ends_every_batch_that_is_under_way(here: Program, way: str
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_is_closed_ends_what_other_threads_wait_for(here: Program, stream: bool) -> None:
     """A socket that is closed does not wake who reads from it: they waited until their time-out."""
-    info = info_of(here)
-    change_faults(info, hang=True)
-    client = UnifiedInferenceClient.create(default_model="fake")
-
-    def ask() -> Any:
-        with pytest.raises((ClientError, RuntimeError)):
-            client.chat("hi", stream=stream)
-
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            asking = pool.submit(ask)
-            until(lambda: fake_state(info)["active"] == 1, "it is asked")
-            client.close()
-            asking.result(10)
-    finally:
-        change_faults(info, hang=False)
+    close_while_another_thread_asks(UnifiedInferenceClient.create(default_model="fake"), info_of(here), stream=stream)
 
 
 def test_one_batch_that_fails_ends_the_others(create: Create) -> None:

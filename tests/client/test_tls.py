@@ -8,7 +8,6 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,13 @@ import pytest
 import trustme
 
 from stoker import UnifiedInferenceClient
-from stoker.client import ClientError, GatewayUnreachable
+from stoker.client import GatewayUnreachable
 from stoker.home import Home
 from stoker.testing.engines import fake_engine_env
 from tests.e2e.running import until
-from tests.faults.fleet import change_faults, engine, fake_state
+from tests.faults.fleet import engine
 
-from .conftest import Create
+from .conftest import Create, close_while_another_thread_asks
 
 
 @attrs.frozen
@@ -112,18 +111,4 @@ def test_a_client_that_is_closed_ends_what_another_thread_waits_for(secured: Sec
     client = UnifiedInferenceClient.create(
         secured.url, api_key=secured.token, verify=secured.ca, default_model="fake", timeout=60
     )
-    info = {"base_url": client.engine("fake").base_url}
-    change_faults(info, hang=True)
-
-    def ask() -> None:
-        with pytest.raises((ClientError, RuntimeError)):
-            client.chat("hi")
-
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            asking = pool.submit(ask)
-            until(lambda: fake_state(info)["active"] == 1, "it is asked")
-            client.close()
-            asking.result(10)
-    finally:
-        change_faults(info, hang=False)
+    close_while_another_thread_asks(client, {"base_url": client.engine("fake").base_url})

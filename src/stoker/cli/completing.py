@@ -75,7 +75,7 @@ _NAMES: Mapping[str, Callable[[], Iterable[Name]]] = MappingProxyType(
 
 def _data(path: str) -> list[dict[str, Any]]:
     """What a running gateway lists there; nothing where there is none."""
-    from stoker.cli.finding import read_gateway
+    from stoker.cli.finding import address_of, read_gateway
     from stoker.home import Home
 
     home = Home.from_environment(os.environ)
@@ -87,11 +87,11 @@ def _data(path: str) -> list[dict[str, Any]]:
     from http.client import HTTPConnection
     from urllib.parse import urlsplit
 
-    where = urlsplit(running.url)
+    address = address_of(home, running, os.environ)
+    where = urlsplit(address.url)
     connection = HTTPConnection(where.hostname or "", where.port, timeout=PATIENCE_SECONDS)
     try:
-        token = os.environ.get("STOKER_API_KEY") or home.admin_token.read_text().strip()
-        connection.request("GET", path, headers={"authorization": f"Bearer {token}"})
+        connection.request("GET", path, headers={"authorization": f"Bearer {address.token}"})
         found: list[dict[str, Any]] = json.loads(connection.getresponse().read())["data"]
         return found
     finally:

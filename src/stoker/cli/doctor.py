@@ -152,10 +152,6 @@ def _strays(home: Home, running: RunningGateway | None) -> list[dict[str, Any]]:
                 return list(client.listing("/strays"))
         except StokerError:
             return []  # told already: it does not answer
-    return [attrs.asdict(each) for each in _found(home)]
+    from stoker.supervise.leftovers import find_strays
 
-
-def _found(home: Home) -> Iterator[Any]:
-    from stoker.supervise.leftovers import describe_strays, find_leftovers
-
-    yield from describe_strays(find_leftovers(home.digest))
+    return [attrs.asdict(each) for each in find_strays(home.digest)]

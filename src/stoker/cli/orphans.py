@@ -16,7 +16,7 @@ from stoker.model import KeptEngine, Stray
 from stoker.store.database import StoreError
 from stoker.store.engines import peek
 from stoker.supervise.adoption import survey
-from stoker.supervise.leftovers import describe_strays, find_leftovers
+from stoker.supervise.leftovers import find_strays
 
 COLUMNS = (
     Column("ENGINE", Fit.WHOLE),
@@ -45,7 +45,7 @@ class Orphan:
 def find_orphans(home: Home) -> list[Orphan]:
     """The engines of ``home``, on which no gateway runs, that have processes: in the order of its list, others last."""
     firsts: dict[str, Stray] = {}
-    for each in sorted(describe_strays(find_leftovers(home.digest)), key=lambda stray: stray.began_at):
+    for each in sorted(find_strays(home.digest), key=lambda stray: stray.began_at):
         if each.engine_id:  # else it carries no marker, and belongs to one that does
             firsts.setdefault(each.engine_id, each)
     if not firsts:

@@ -192,8 +192,9 @@ def wait_until_ready(client: Client, engine_ids: Iterable[str]) -> None:
     waiting = list(engine_ids)
     try:
         with Activity(f"starting {', '.join(waiting)}") as activity:
-            while waiting := [engine_id for engine_id in waiting if not _is_ready(client, engine_id, activity)]:
-                _tell(client, waiting[0], activity)
+            while infos := [info for engine_id in waiting if (info := _unready(client, engine_id, activity))]:
+                waiting = [info["engine_id"] for info in infos]
+                _tell(client, infos[0], activity)
                 activity.pause()
     except KeyboardInterrupt:
         for engine_id in waiting:
@@ -201,11 +202,12 @@ def wait_until_ready(client: Client, engine_ids: Iterable[str]) -> None:
         raise
 
 
-def _is_ready(client: Client, engine_id: str, activity: Activity) -> bool:
+def _unready(client: Client, engine_id: str, activity: Activity) -> dict[str, Any] | None:
+    """What there is to say of an engine that starts; None for one that is READY."""
     info = client.get(engine_path(engine_id))
     match info["state"]:
         case "READY":
-            return True
+            return None
         case "ERROR":
             reason = f" ({info['reason']})" if info.get("reason") else ""
             raise StokerError(
@@ -218,12 +220,12 @@ def _is_ready(client: Client, engine_id: str, activity: Activity) -> bool:
             raise StokerError(f"engine {engine_id!r} was stopped before it was READY")
     waits = info["reason"] if info["reason"].startswith("waits") else ""
     activity.say(f"{engine_id} is {info['state']}" + (f": it {waits}" if waits else ""))
-    return False
+    return info
 
 
-def _tell(client: Client, engine_id: str, activity: Activity) -> None:
+def _tell(client: Client, info: Mapping[str, Any], activity: Activity) -> None:
     """How far it is; where its log tells nothing that anybody understands, the last line of that."""
-    info = client.get(engine_path(engine_id))
+    engine_id = info["engine_id"]
     if (progress := info.get("progress")) is None:
         words = _last_words(client, engine_id)
         activity.update("" if HEADING.match(words) else words)

@@ -39,8 +39,8 @@ def find_leftovers(home_digest: str, spared: Collection[str] = ()) -> list[proct
     return proctable.members(None, lambda mark: mark.startswith(prefix) and mark not in spared)
 
 
-def describe_strays(entries: Collection[proctable.ProcessEntry]) -> tuple[Stray, ...]:
-    """The same processes for people. Blocks."""
+def find_strays(home_digest: str, spared: Collection[str] = ()) -> tuple[Stray, ...]:
+    """What :func:`find_leftovers` finds, for people. Blocks."""
     boot = _boot_time()
     ticks = os.sysconf("SC_CLK_TCK")
     return tuple(
@@ -50,7 +50,7 @@ def describe_strays(entries: Collection[proctable.ProcessEntry]) -> tuple[Stray,
             began_at=boot + entry.started / ticks,
             command=_command_of(entry.pid),
         )
-        for entry in entries
+        for entry in find_leftovers(home_digest, spared)
     )
 
 

@@ -26,7 +26,7 @@ from stoker.supervise.changes import Bulletin, Change, is_visible, log_change
 from stoker.supervise.dispatcher import Dispatcher
 from stoker.supervise.keeping import Keeper
 from stoker.supervise.launching import endpoint_of
-from stoker.supervise.leftovers import Leftovers, describe_strays, end_leftovers, find_leftovers
+from stoker.supervise.leftovers import Leftovers, end_leftovers, find_strays
 from stoker.supervise.tending import Tending
 from stoker.vetting import check_runtime_on
 
@@ -204,9 +204,7 @@ class Supervisor:
 
     async def strays(self) -> tuple[Stray, ...]:
         """Processes with the marker of this home that belong to no engine here."""
-        spared = self.keeper.marks()
-        found = await trio.to_thread.run_sync(find_leftovers, self.crew.home.digest, spared)
-        return await trio.to_thread.run_sync(describe_strays, found)
+        return await trio.to_thread.run_sync(find_strays, self.crew.home.digest, self.keeper.marks())
 
     async def end_strays(self) -> Leftovers:
         """End them, verified."""

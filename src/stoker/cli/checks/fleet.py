@@ -87,7 +87,7 @@ def runtimes(home: Home, settings: Settings, registry: Registry) -> Iterator[Fin
         if named is not None and named.python is not None:
             yield interpreter(name, named.python, f"correct python of [runtime.{name}] in the configuration")
         elif state.state is State.INSTALLED and state.python is not None:
-            remedy = f"{program()} runtime remove {name}, then: {program()} runtime install {name}"
+            remedy = f"{program()} runtime remove {name}, then: {install}"
             yield interpreter(name, state.python, remedy)
         elif name in wanted:
             yield fail(What.RUNTIME, f"its environment is {state.state.value}", install, of=name)
